@@ -1,0 +1,42 @@
+# Needs only Python >= 3.11 with its venv module, and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.complete
+WORKERS ?= 4
+
+.DEFAULT_GOAL := help
+.PHONY: help setup up demo test lint format clean
+
+help: ## show this help
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## make .venv with everything in it (again: under a second)
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Pegel needs Python 3.11 or newer; run: make setup PYTHON=/path/to/python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --editable . --group dev
+	@touch $@
+
+up: $(STAMP) ## leave a three-broker cluster running on port 9092 until Ctrl-C
+	@exec $(BIN)/pegel up --brokers 3 --base-port 9092
+
+demo: $(STAMP) ## stream the standard library through three brokers, kill a leader, lose nothing
+	@exec $(BIN)/python -m pegel_bench.demo
+
+test: $(STAMP) ## run the tests
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -q
+
+lint: $(STAMP) ## format check, rules, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(STAMP) ## format and mend what can be mended
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean: ## remove what setup and tests made
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,1 @@
+"""Load generators and demonstrations for any Kafka-compatible cluster."""

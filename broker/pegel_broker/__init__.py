@@ -1,0 +1,1 @@
+"""The broker of a Pegel cluster: logs, replication, request handlers, node."""

@@ -1,0 +1,1 @@
+"""Pegel: a Kafka-compatible partitioned, replicated log in Python."""

@@ -1,0 +1,319 @@
+"""The disk seam: blocking file calls, and queues that run them off the event loop.
+
+``Disk`` and ``File`` calls block; a node calls them from a ``DiskQueue`` (or before its event loop
+serves anybody). The exception is ``File.read_nowait``, made for the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import shutil
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
+
+T = TypeVar("T")
+Buffer = bytes | bytearray | memoryview
+
+_IOV_MAX = 1024
+_RWF_NOWAIT: int = getattr(os, "RWF_NOWAIT", 0)
+
+
+class File(Protocol):
+    """An open file; every offset and size is in bytes."""
+
+    def append(self, buffers: Sequence[Buffer]) -> None:
+        """Write all of ``buffers`` at the end of the file, in order. Not synced."""
+        ...
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Up to ``size`` bytes from ``offset``; shorter only at the end of the file."""
+        ...
+
+    def read_nowait(self, offset: int, size: int) -> bytes | None:
+        """As ``read`` where that needs no wait for a device, else None; for the event loop."""
+        ...
+
+    def write_at(self, offset: int, data: Buffer) -> None: ...
+
+    def truncate(self, size: int) -> None: ...
+
+    def sync(self) -> None:
+        """Return when all that was written is on stable storage (fdatasync)."""
+        ...
+
+    def size(self) -> int: ...
+
+    def close(self) -> None: ...
+
+
+class Lock(Protocol):
+    """An exclusive lock of a data directory, released by ``close`` or by the process's end."""
+
+    def close(self) -> None: ...
+
+
+class Disk(Protocol):
+    """A file system. Paths are ``str``; missing files raise FileNotFoundError."""
+
+    def open(self, path: str, *, create: bool = False) -> File:
+        """Open for reading and appending. ``create`` makes the file where it is missing."""
+        ...
+
+    def read_file(self, path: str) -> bytes: ...
+
+    def write_file(self, path: str, data: bytes) -> None:
+        """Replace the file atomically: write aside, sync, rename, sync the directory."""
+        ...
+
+    def exists(self, path: str) -> bool: ...
+
+    def list_directory(self, path: str) -> list[str]:
+        """Names in the directory, sorted."""
+        ...
+
+    def make_directories(self, path: str) -> None: ...
+
+    def rename(self, source: str, target: str) -> None: ...
+
+    def remove(self, path: str) -> None: ...
+
+    def remove_tree(self, path: str) -> None: ...
+
+    def sync_directory(self, path: str) -> None: ...
+
+    def usage(self, path: str) -> tuple[int, int]:
+        """Total and free bytes of the file system that holds ``path``."""
+        ...
+
+    def lock(self, path: str) -> Lock:
+        """Lock the file at ``path`` (made where missing) for this process alone.
+
+        Raises:
+            BlockingIOError: another process holds it.
+        """
+        ...
+
+
+class DiskQueue(Protocol):
+    """Runs blocking calls one after another, in the order submitted, off the event loop."""
+
+    def submit(self, call: Callable[[], T]) -> asyncio.Future[T]:
+        """Queue ``call``; the future has its result or its exception, on the running loop."""
+        ...
+
+    def close(self) -> None:
+        """Finish what is queued, then stop the worker. Later submits raise RuntimeError."""
+        ...
+
+
+class RealFile:
+    """A file descriptor with positional reads and appends."""
+
+    __slots__ = ("_fd", "_nowait")
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._nowait = bool(_RWF_NOWAIT)
+
+    def append(self, buffers: Sequence[Buffer]) -> None:
+        for start in range(0, len(buffers), _IOV_MAX):
+            group = buffers[start : start + _IOV_MAX]
+            expected = sum(len(b) for b in group)
+            written = os.writev(self._fd, group)
+            if written != expected:  # a signal or a full disk: finish by the slow way, or raise
+                rest = memoryview(b"".join(group))[written:]
+                while rest:
+                    rest = rest[os.write(self._fd, rest) :]
+
+    def read(self, offset: int, size: int) -> bytes:
+        data = os.pread(self._fd, size, offset)
+        if len(data) == size or not data:
+            return data
+        pieces = [data]
+        got = len(data)
+        while got < size:
+            data = os.pread(self._fd, size - got, offset + got)
+            if not data:
+                break
+            pieces.append(data)
+            got += len(data)
+        return b"".join(pieces)
+
+    def read_nowait(self, offset: int, size: int) -> bytes | None:
+        if not self._nowait:
+            return None
+        buffer = bytearray(size)
+        try:
+            got = os.preadv(self._fd, [buffer], offset, _RWF_NOWAIT)
+        except BlockingIOError:
+            return None
+        except OSError:  # this file system does not offer it
+            self._nowait = False
+            return None
+        if got < size:  # partly cached, or the end of the file: let the queue find out which
+            return None
+        return bytes(buffer) if size < 4096 else memoryview(buffer)  # type: ignore[return-value]
+
+    def write_at(self, offset: int, data: Buffer) -> None:
+        rest = memoryview(data)
+        while rest:
+            n = os.pwrite(self._fd, rest, offset)
+            rest = rest[n:]
+            offset += n
+
+    def truncate(self, size: int) -> None:
+        os.ftruncate(self._fd, size)
+
+    def sync(self) -> None:
+        os.fdatasync(self._fd) if hasattr(os, "fdatasync") else os.fsync(self._fd)
+
+    def size(self) -> int:
+        return os.fstat(self._fd).st_size
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+class _FileLock:
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+class RealDisk:
+    """The operating system's file system."""
+
+    def open(self, path: str, *, create: bool = False) -> File:
+        # No O_APPEND: Linux ignores pwrite's offset under it. One writer owns each file, and the
+        # descriptor's position stays at the end because every read is positional.
+        flags = os.O_RDWR | (os.O_CREAT if create else 0) | os.O_CLOEXEC
+        fd = os.open(path, flags, 0o644)
+        os.lseek(fd, 0, os.SEEK_END)
+        return RealFile(fd)
+
+    def read_file(self, path: str) -> bytes:
+        with open(path, "rb") as file:
+            return file.read()
+
+    def write_file(self, path: str, data: bytes) -> None:
+        aside = path + ".tmp"
+        fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        try:
+            rest = memoryview(data)
+            while rest:
+                rest = rest[os.write(fd, rest) :]
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.rename(aside, path)
+        self.sync_directory(os.path.dirname(path))
+
+    def exists(self, path: str) -> bool:
+        return os.path.exists(path)
+
+    def list_directory(self, path: str) -> list[str]:
+        return sorted(os.listdir(path))
+
+    def make_directories(self, path: str) -> None:
+        os.makedirs(path, exist_ok=True)
+
+    def rename(self, source: str, target: str) -> None:
+        os.rename(source, target)
+
+    def remove(self, path: str) -> None:
+        os.remove(path)
+
+    def remove_tree(self, path: str) -> None:
+        shutil.rmtree(path)
+
+    def sync_directory(self, path: str) -> None:
+        fd = os.open(path or ".", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def usage(self, path: str) -> tuple[int, int]:
+        usage = shutil.disk_usage(path)
+        return usage.total, usage.free
+
+    def lock(self, path: str) -> Lock:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(fd)
+            raise
+        return _FileLock(fd)
+
+
+_Job = tuple[Callable[[], object], "asyncio.Future[object]"]
+
+
+class ThreadDiskQueue:
+    """A ``DiskQueue`` on one thread; completions of a burst reach the loop in one wake-up."""
+
+    def __init__(self, name: str) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._jobs: deque[_Job] = deque()
+        self._done: deque[tuple[asyncio.Future[object], object, BaseException | None]] = deque()
+        self._wake = threading.Semaphore(0)
+        self._closed = False
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._thread.start()
+
+    def submit(self, call: Callable[[], T]) -> asyncio.Future[T]:
+        if self._closed:
+            raise RuntimeError("this disk queue is closed")
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._jobs.append((call, future))  # type: ignore[arg-type]
+        self._wake.release()
+        return future
+
+    def close(self) -> None:
+        self._closed = True
+        self._wake.release()
+        self._thread.join(timeout=5.0)
+
+    def _work(self) -> None:
+        while True:
+            self._wake.acquire()
+            if not self._jobs:
+                if self._closed:
+                    return
+                continue
+            call, future = self._jobs.popleft()
+            result: object = None
+            error: BaseException | None = None
+            try:
+                result = call()
+            except BaseException as caught:
+                error = caught
+            first = not self._done
+            self._done.append((future, result, error))
+            if first:
+                with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+                    self._loop.call_soon_threadsafe(self._deliver)
+
+    def _deliver(self) -> None:
+        done = self._done
+        while done:
+            # Pop last: while an item is still in the deque the worker knows that we are coming.
+            future, result, error = done[0]
+            if not future.done():
+                if error is None:
+                    future.set_result(result)
+                else:
+                    future.set_exception(error)
+            done.popleft()

@@ -1,0 +1,1 @@
+"""The Raft-replicated controller of a Pegel cluster."""
