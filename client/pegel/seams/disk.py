@@ -270,6 +270,7 @@ class ThreadDiskQueue:
         self._done: deque[tuple[asyncio.Future[object], object, BaseException | None]] = deque()
         self._wake = threading.Semaphore(0)
         self._closed = False
+        self._scheduled = False
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
@@ -300,20 +301,20 @@ class ThreadDiskQueue:
                 result = call()
             except BaseException as caught:
                 error = caught
-            first = not self._done
             self._done.append((future, result, error))
-            if first:
+            if not self._scheduled:
+                self._scheduled = True
                 with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
                     self._loop.call_soon_threadsafe(self._deliver)
 
     def _deliver(self) -> None:
+        # Cleared before draining: an item appended by a worker that still saw it set is drained.
+        self._scheduled = False
         done = self._done
         while done:
-            # Pop last: while an item is still in the deque the worker knows that we are coming.
-            future, result, error = done[0]
+            future, result, error = done.popleft()
             if not future.done():
                 if error is None:
                     future.set_result(result)
                 else:
                     future.set_exception(error)
-            done.popleft()
