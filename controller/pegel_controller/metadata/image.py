@@ -1,0 +1,270 @@
+"""The immutable metadata image; `apply` shares everything that did not change."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from uuid import UUID
+
+from pegel_controller.metadata.records import (
+    BrokerFencedRecord,
+    BrokerOfflineDirsRecord,
+    BrokerRegisteredRecord,
+    BrokerShutdownRequestedRecord,
+    BrokerUnfencedRecord,
+    BrokerUnregisteredRecord,
+    ClusterIdRecord,
+    ConfigRecord,
+    FeatureRecord,
+    PartitionChangeRecord,
+    PartitionRecord,
+    ProducerIdsRecord,
+    Record,
+    TopicRecord,
+    TopicRemovedRecord,
+)
+from pegel_controller.metadata.wire import Wire
+
+NO_LEADER = -1
+RESOURCE_TOPIC = 2
+RESOURCE_BROKER = 4
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionState(Wire):
+    """Invariants: leader ∈ ISR or -1; ISR ⊆ replicas; ISR ∩ ELR = ∅."""
+
+    replicas: tuple[int, ...]
+    isr: tuple[int, ...]
+    leader: int
+    leader_epoch: int = 0
+    partition_epoch: int = 0
+    elr: tuple[int, ...] = ()
+    last_known_elr: tuple[int, ...] = ()
+    leader_recovery_state: int = 0
+    adding: tuple[int, ...] = ()
+    removing: tuple[int, ...] = ()
+    reason: str = ""
+
+    @property
+    def preferred_leader(self) -> int:
+        return self.replicas[0]
+
+
+@dataclass(frozen=True, slots=True)
+class TopicState(Wire):
+    name: str
+    topic_id: UUID
+    partitions: tuple[PartitionState, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerState(Wire):
+    node_id: int
+    host: str
+    port: int
+    rack: str | None
+    broker_epoch: int
+    incarnation: UUID
+    boot_id: str
+    fenced: bool = True
+    shutting_down: bool = False
+    log_dirs: tuple[UUID, ...] = ()
+    offline_log_dirs: tuple[UUID, ...] = ()
+    advertised_http_port: int = -1
+
+    @property
+    def eligible(self) -> bool:
+        """May join an ISR or lead (KIP-841)."""
+        return not self.fenced and not self.shutting_down
+
+
+ConfigKeyPair = tuple[int, str]
+
+
+@dataclass(frozen=True, slots=True)
+class MetadataImage:
+    """All cluster metadata as of Raft index `index`. Never mutated."""
+
+    cluster_id: str = ""
+    index: int = 0
+    topics_by_name: Mapping[str, TopicState] = field(default_factory=dict)
+    topics_by_id: Mapping[UUID, TopicState] = field(default_factory=dict)
+    brokers: Mapping[int, BrokerState] = field(default_factory=dict)
+    configs: Mapping[ConfigKeyPair, Mapping[str, str]] = field(default_factory=dict)
+    features: Mapping[str, int] = field(default_factory=dict)
+    next_producer_id: int = 0
+    last_broker_epoch: int = 0
+
+    def apply(self, records: Iterable[Record], index: int) -> "MetadataImage":
+        """The image after `records`, atomically. Raises `ValueError` if one does not fit."""
+        return _Builder(self).apply(records).build(index)
+
+    def partition(self, topic: str, partition: int) -> PartitionState | None:
+        state = self.topics_by_name.get(topic)
+        if state is None or not 0 <= partition < len(state.partitions):
+            return None
+        return state.partitions[partition]
+
+
+class _Builder:
+    """Copies a map when it first changes and a topic's partitions once per entry."""
+
+    __slots__ = ("_base", "_brokers", "_configs", "_features", "_open", "_removed", "_scalars")
+
+    def __init__(self, base: MetadataImage) -> None:
+        self._base = base
+        self._brokers: dict[int, BrokerState] | None = None
+        self._configs: dict[ConfigKeyPair, Mapping[str, str]] | None = None
+        self._features: dict[str, int] | None = None
+        self._open: dict[UUID, tuple[str, list[PartitionState]]] = {}
+        self._removed: set[UUID] = set()
+        self._scalars = [base.cluster_id, base.next_producer_id, base.last_broker_epoch]
+
+    def apply(self, records: Iterable[Record]) -> "_Builder":
+        for record in records:
+            self._apply_one(record)
+        return self
+
+    def _apply_one(self, record: Record) -> None:
+        match record:
+            case PartitionChangeRecord():
+                self._change_partition(record)
+            case PartitionRecord(topic_id, partition, replicas, isr, leader, epoch, part_epoch):
+                partitions = self._partitions(topic_id)
+                if partition != len(partitions):
+                    raise ValueError(f"partition {partition} does not follow {len(partitions)}")
+                partitions.append(PartitionState(replicas, isr, leader, epoch, part_epoch))
+            case TopicRecord(name, topic_id):
+                self._open[topic_id] = (name, [])
+            case TopicRemovedRecord(topic_id):
+                name = self._name(topic_id)
+                self._open.pop(topic_id, None)
+                self._removed.add(topic_id)
+                self._config_map().pop((RESOURCE_TOPIC, name), None)
+            case ConfigRecord():
+                self._change_config(record)
+            case ProducerIdsRecord():
+                self._scalars[1] = record.next_producer_id
+            case ClusterIdRecord(cluster_id):
+                self._scalars[0] = cluster_id
+            case FeatureRecord(name, level):
+                if self._features is None:
+                    self._features = dict(self._base.features)
+                self._features[name] = level
+            case _:
+                self._change_broker(record)
+
+    def _change_partition(self, r: PartitionChangeRecord) -> None:
+        partitions = self._partitions(r.topic_id)
+        old = partitions[r.partition]
+        partitions[r.partition] = PartitionState(
+            old.replicas,
+            r.isr,
+            r.leader,
+            r.leader_epoch,
+            r.partition_epoch,
+            r.elr,
+            r.last_known_elr,
+            r.leader_recovery_state,
+            old.adding,
+            old.removing,
+            r.reason,
+        )
+
+    def _change_config(self, r: ConfigRecord) -> None:
+        configs = self._config_map()
+        values = dict(configs.get((r.resource_type, r.resource_name), {}))
+        if r.value is None:
+            values.pop(r.key, None)
+        else:
+            values[r.key] = r.value
+        if values:
+            configs[r.resource_type, r.resource_name] = values
+        else:
+            configs.pop((r.resource_type, r.resource_name), None)
+
+    def _change_broker(self, record: Record) -> None:
+        if self._brokers is None:
+            self._brokers = dict(self._base.brokers)
+        brokers = self._brokers
+        match record:
+            case BrokerRegisteredRecord() as r:
+                brokers[r.node_id] = BrokerState(
+                    r.node_id,
+                    r.host,
+                    r.port,
+                    r.rack,
+                    r.broker_epoch,
+                    r.incarnation,
+                    r.boot_id,
+                    log_dirs=r.log_dirs,
+                    advertised_http_port=r.advertised_http_port,
+                )
+                self._scalars[2] = r.broker_epoch
+            case BrokerFencedRecord(node_id):
+                brokers[node_id] = replace(self._broker(node_id), fenced=True)
+            case BrokerUnfencedRecord(node_id):
+                brokers[node_id] = replace(self._broker(node_id), fenced=False)
+            case BrokerShutdownRequestedRecord(node_id):
+                brokers[node_id] = replace(self._broker(node_id), shutting_down=True)
+            case BrokerOfflineDirsRecord(node_id, _, dirs):
+                brokers[node_id] = replace(self._broker(node_id), offline_log_dirs=dirs)
+            case BrokerUnregisteredRecord(node_id):
+                brokers.pop(node_id, None)
+            case _:
+                raise ValueError(f"record {type(record).__name__} has no rule")
+
+    def _broker(self, node_id: int) -> BrokerState:
+        assert self._brokers is not None
+        broker = self._brokers.get(node_id)
+        if broker is None:
+            raise ValueError(f"broker {node_id} is not registered")
+        return broker
+
+    def _config_map(self) -> dict[ConfigKeyPair, Mapping[str, str]]:
+        if self._configs is None:
+            self._configs = dict(self._base.configs)
+        return self._configs
+
+    def _name(self, topic_id: UUID) -> str:
+        if topic_id in self._open:
+            return self._open[topic_id][0]
+        topic = self._base.topics_by_id.get(topic_id)
+        if topic is None or topic_id in self._removed:
+            raise ValueError(f"topic id {topic_id} does not exist")
+        return topic.name
+
+    def _partitions(self, topic_id: UUID) -> list[PartitionState]:
+        opened = self._open.get(topic_id)
+        if opened is None:
+            name = self._name(topic_id)
+            opened = (name, list(self._base.topics_by_id[topic_id].partitions))
+            self._open[topic_id] = opened
+        return opened[1]
+
+    def build(self, index: int) -> MetadataImage:
+        base = self._base
+        by_name, by_id = base.topics_by_name, base.topics_by_id
+        if self._open or self._removed:
+            new_name, new_id = dict(by_name), dict(by_id)
+            for topic_id in self._removed:
+                old = new_id.pop(topic_id, None)
+                if old is not None:
+                    del new_name[old.name]
+            for topic_id, (name, partitions) in self._open.items():
+                topic = TopicState(name, topic_id, tuple(partitions))
+                new_name[name] = topic
+                new_id[topic_id] = topic
+            by_name, by_id = new_name, new_id
+        cluster_id, next_producer_id, last_broker_epoch = self._scalars
+        assert isinstance(cluster_id, str)
+        return MetadataImage(
+            cluster_id,
+            index,
+            by_name,
+            by_id,
+            base.brokers if self._brokers is None else self._brokers,
+            base.configs if self._configs is None else self._configs,
+            base.features if self._features is None else self._features,
+            int(next_producer_id),
+            int(last_broker_epoch),
+        )

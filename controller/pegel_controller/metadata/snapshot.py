@@ -1,0 +1,63 @@
+"""Image ↔ bytes. The file layer adds the checksum and the atomic rename."""
+
+from dataclasses import dataclass
+
+import msgpack
+
+from pegel_controller.metadata.image import BrokerState, MetadataImage, TopicState
+from pegel_controller.metadata.wire import Wire
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Snapshot(Wire):
+    format: int
+    cluster_id: str
+    index: int
+    topics: tuple[TopicState, ...]
+    brokers: tuple[BrokerState, ...]
+    configs: tuple[tuple[int, str, tuple[tuple[str, str], ...]], ...]
+    features: tuple[tuple[str, int], ...]
+    next_producer_id: int
+    last_broker_epoch: int
+
+
+def encode_snapshot(image: MetadataImage) -> bytes:
+    """Equal images give equal bytes: everything is sorted."""
+    snapshot = _Snapshot(
+        FORMAT,
+        image.cluster_id,
+        image.index,
+        tuple(topic for _, topic in sorted(image.topics_by_name.items())),
+        tuple(broker for _, broker in sorted(image.brokers.items())),
+        tuple((t, n, tuple(sorted(v.items()))) for (t, n), v in sorted(image.configs.items())),
+        tuple(sorted(image.features.items())),
+        image.next_producer_id,
+        image.last_broker_epoch,
+    )
+    packed = msgpack.packb(snapshot.to_wire())
+    assert isinstance(packed, bytes)
+    return packed
+
+
+def decode_snapshot(data: bytes) -> MetadataImage:
+    """Raises `ValueError` on anything that is not a snapshot of this format."""
+    try:
+        values = msgpack.unpackb(data)
+    except (ValueError, msgpack.UnpackException) as error:
+        raise ValueError(f"not a metadata snapshot: {error}") from None
+    s = _Snapshot.from_wire(values)
+    if s.format != FORMAT:
+        raise ValueError(f"metadata snapshot has format {s.format}, this release reads {FORMAT}")
+    return MetadataImage(
+        s.cluster_id,
+        s.index,
+        {topic.name: topic for topic in s.topics},
+        {topic.topic_id: topic for topic in s.topics},
+        {broker.node_id: broker for broker in s.brokers},
+        {(kind, name): dict(values) for kind, name, values in s.configs},
+        dict(s.features),
+        s.next_producer_id,
+        s.last_broker_epoch,
+    )

@@ -1,0 +1,142 @@
+"""Frozen dataclasses as msgpack arrays, compiled once per class from its annotations.
+
+Fields are positional. A newer peer appends fields (which an older one ignores);
+a field an older peer did not send takes its default. Wrong types raise
+`ValueError`: nothing of a peer is trusted before it was checked.
+"""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Callable
+from enum import IntEnum
+from functools import cache
+from uuid import UUID
+
+from typing import Self
+
+Convert = Callable[[object], object]
+
+
+def _same(value: object) -> object:
+    return value
+
+
+def _exact(expected: type) -> Convert:
+    def check(value: object) -> object:
+        if type(value) is not expected:
+            raise ValueError(f"expected {expected.__name__}, got {type(value).__name__}")
+        return value
+
+    return check
+
+
+def _to_float(value: object) -> object:
+    if type(value) is int or type(value) is float:
+        return float(value)
+    raise ValueError(f"expected float, got {type(value).__name__}")
+
+
+def _uuid_to_wire(value: object) -> object:
+    assert isinstance(value, UUID)
+    return value.bytes
+
+
+def _uuid_from_wire(value: object) -> object:
+    if type(value) is not bytes or len(value) != 16:
+        raise ValueError("expected a uuid of 16 bytes")
+    return UUID(bytes=value)
+
+
+def _sequence(value: object) -> list[object] | tuple[object, ...]:
+    if type(value) is list or type(value) is tuple:
+        return value
+    raise ValueError(f"expected array, got {type(value).__name__}")
+
+
+def _tuple_codec(arguments: tuple[object, ...]) -> tuple[Convert, Convert]:
+    if len(arguments) == 2 and arguments[1] is Ellipsis:
+        encode, decode = _codec(arguments[0])
+        if encode is _same:
+            return (lambda value: list(_sequence(value))), (
+                lambda value: tuple([decode(item) for item in _sequence(value)])
+            )
+        return (lambda value: [encode(item) for item in _sequence(value)]), (
+            lambda value: tuple([decode(item) for item in _sequence(value)])
+        )
+    codecs = [_codec(argument) for argument in arguments]
+
+    def decode_fixed(value: object) -> object:
+        items = _sequence(value)
+        if len(items) < len(codecs):
+            raise ValueError(f"expected array of {len(codecs)}, got {len(items)}")
+        return tuple([c[1](item) for c, item in zip(codecs, items, strict=False)])
+
+    def encode_fixed(value: object) -> object:
+        return [c[0](item) for c, item in zip(codecs, _sequence(value), strict=True)]
+
+    return encode_fixed, decode_fixed
+
+
+def _codec(annotation: object) -> tuple[Convert, Convert]:
+    origin = typing.get_origin(annotation)
+    if origin is tuple:
+        return _tuple_codec(typing.get_args(annotation))
+    if origin is types.UnionType or origin is typing.Union:
+        inner = [a for a in typing.get_args(annotation) if a is not type(None)]
+        assert len(inner) == 1, f"only X | None is supported, not {annotation}"
+        encode, decode = _codec(inner[0])
+        return (lambda v: None if v is None else encode(v)), (
+            lambda v: None if v is None else decode(v)
+        )
+    assert isinstance(annotation, type), f"unsupported annotation {annotation}"
+    if annotation is float:
+        return _same, _to_float
+    if annotation is UUID:
+        return _uuid_to_wire, _uuid_from_wire
+    if annotation in (int, str, bool, bytes):
+        return _same, _exact(annotation)
+    if issubclass(annotation, Wire):
+        wire = annotation
+        return (lambda v: typing.cast(Wire, v).to_wire()), wire.from_wire
+    if issubclass(annotation, IntEnum):
+        enum = annotation
+        check = _exact(int)
+        return (lambda v: int(typing.cast(int, v))), (lambda v: enum(typing.cast(int, check(v))))
+    raise AssertionError(f"unsupported annotation {annotation}")
+
+
+@cache
+def _fields(cls: type) -> tuple[tuple[str, Convert, Convert, bool], ...]:
+    hints = typing.get_type_hints(cls)
+    return tuple(
+        (f.name, *_codec(hints[f.name]), f.default is dataclasses.MISSING)
+        for f in dataclasses.fields(cls)
+    )
+
+
+class Wire:
+    """Base of every dataclass that travels as a msgpack array."""
+
+    __slots__ = ()
+
+    def to_wire(self) -> list[object]:
+        """The field values in declaration order, ready for msgpack."""
+        return [encode(getattr(self, name)) for name, encode, _, _ in _fields(type(self))]
+
+    @classmethod
+    def from_wire(cls, values: object) -> Self:
+        """Checked inverse of `to_wire`. Raises `ValueError`."""
+        items = _sequence(values)
+        fields = _fields(cls)
+        arguments = []
+        for position, (name, _, decode, required) in enumerate(fields):
+            if position >= len(items):
+                if required:
+                    raise ValueError(f"{cls.__name__}: field {name} is missing")
+                break
+            try:
+                arguments.append(decode(items[position]))
+            except ValueError as error:
+                raise ValueError(f"{cls.__name__}.{name}: {error}") from None
+        return cls(*arguments)
