@@ -11,9 +11,8 @@ import typing
 from collections.abc import Callable
 from enum import IntEnum
 from functools import cache
-from uuid import UUID
-
 from typing import Self
+from uuid import UUID
 
 Convert = Callable[[object], object]
 

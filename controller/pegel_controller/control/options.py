@@ -1,0 +1,38 @@
+"""Timings, limits and static configuration of the controller."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from pegel_controller.metadata.records import Record
+from pegel_controller.metadata.wire import Wire
+
+
+@dataclass(frozen=True, slots=True)
+class ControllerOptions:
+    """Seconds. `takeover_grace` must outlast a lease at 5 % clock drift."""
+
+    lease: float = 1.2
+    session_timeout: float = 2.0
+    takeover_grace: float = 1.4
+    balance_interval: float = 5.0
+    balance_batch_max: int = 1000
+    partitions_per_request_max: int = 10_000
+    partitions_per_topic_max: int = 100_000
+    producer_id_block: int = 1000
+    static_configs: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        assert self.lease * 1.05 < self.session_timeout
+        assert self.lease * 1.05 < self.takeover_grace
+
+
+@dataclass(frozen=True, slots=True)
+class ControllerResult:
+    """`records` must be proposed as ONE entry; `response` leaves once they are committed.
+
+    Already applied to the controller's speculative tip. `response` is None for
+    events that answer nobody.
+    """
+
+    records: tuple[Record, ...] = ()
+    response: Wire | None = None
