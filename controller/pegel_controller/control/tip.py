@@ -1,0 +1,95 @@
+"""The speculative image (committed + proposed) with its index broker → partitions."""
+
+from collections.abc import Mapping, Sequence
+from uuid import UUID
+
+from pegel_controller.config import topic_value
+from pegel_controller.control.partitions import next_partition
+from pegel_controller.metadata.image import MetadataImage, PartitionState
+from pegel_controller.metadata.records import PartitionRecord, Record, TopicRemovedRecord
+
+PartitionKey = tuple[UUID, int]
+
+
+class Tip:
+    """Collects the records of one request and applies them to the image as it goes."""
+
+    def __init__(self, image: MetadataImage, static: Mapping[str, str]) -> None:
+        self.image = image
+        self.static = static
+        self._partitions_of: dict[int, dict[PartitionKey, None]] = {}
+        for topic in image.topics_by_id.values():
+            for number, partition in enumerate(topic.partitions):
+                self._index(topic.topic_id, number, partition.replicas)
+
+    def apply(self, records: Sequence[Record]) -> None:
+        for record in records:
+            if isinstance(record, PartitionRecord):
+                self._index(record.topic_id, record.partition, record.replicas)
+            elif isinstance(record, TopicRemovedRecord):
+                topic = self.image.topics_by_id[record.topic_id]
+                for number, partition in enumerate(topic.partitions):
+                    for broker in partition.replicas:
+                        self._partitions_of[broker].pop((topic.topic_id, number), None)
+        if records:
+            self.image = self.image.apply(records, self.image.index)
+
+    def _index(self, topic_id: UUID, number: int, replicas: Sequence[int]) -> None:
+        for broker in replicas:
+            self._partitions_of.setdefault(broker, {})[topic_id, number] = None
+
+    def partitions_of(self, broker: int) -> list[PartitionKey]:
+        """Partitions with a replica on `broker`, in order of creation."""
+        return list(self._partitions_of.get(broker, ()))
+
+    def eligible(self, broker: int) -> bool:
+        state = self.image.brokers.get(broker)
+        return state is not None and state.eligible
+
+    def partition(self, key: PartitionKey) -> PartitionState:
+        return self.image.topics_by_id[key[0]].partitions[key[1]]
+
+    def policy(self, topic_id: UUID) -> tuple[int, bool]:
+        """(min.insync.replicas, unclean.leader.election.enable)."""
+        name = self.image.topics_by_id[topic_id].name
+        min_isr = topic_value(self.image, name, "min.insync.replicas", self.static)
+        key = "unclean.leader.election.enable"
+        unclean = topic_value(self.image, name, key, self.static)
+        assert isinstance(min_isr, int)
+        return min_isr, bool(unclean)
+
+    def without(self, broker: int, reason: str, *, lost: bool = False) -> list[Record]:
+        """Changes that take an ineligible broker out of every ISR, and leaders off it."""
+        changes: list[Record] = []
+        policies: dict[UUID, tuple[int, bool]] = {}
+        for key in self.partitions_of(broker):
+            old = self.partition(key)
+            if broker not in old.isr and not (lost and broker in old.elr):
+                continue
+            min_isr, unclean = policies.get(key[0]) or self.policy(key[0])
+            policies[key[0]] = (min_isr, unclean)
+            isr = tuple(r for r in old.isr if r != broker)
+            gone = broker if lost else -1
+            change = next_partition(
+                *key, old, isr, self.eligible,
+                min_isr=min_isr, unclean=unclean, lost=gone, reason=reason,
+            )  # fmt: skip
+            if change is not None:
+                changes.append(change)
+        return changes
+
+    def revive(self, broker: int) -> list[Record]:
+        """Elections that became possible because `broker` was unfenced."""
+        changes: list[Record] = []
+        for key in self.partitions_of(broker):
+            old = self.partition(key)
+            if old.leader != -1:
+                continue
+            min_isr, unclean = self.policy(key[0])
+            change = next_partition(
+                *key, old, old.isr, self.eligible,
+                min_isr=min_isr, unclean=unclean, reason="returned",
+            )  # fmt: skip
+            if change is not None:
+                changes.append(change)
+        return changes
