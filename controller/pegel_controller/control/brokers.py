@@ -1,0 +1,209 @@
+"""Broker life cycle: register → fenced → unfenced → controlled shutdown → fenced."""
+
+from dataclasses import dataclass
+
+from pegel.protocol.errors import ErrorCode
+
+from pegel_controller.control.options import ControllerOptions
+from pegel_controller.control.tip import Tip
+from pegel_controller.metadata.image import MetadataImage
+from pegel_controller.metadata.records import (
+    BrokerFencedRecord,
+    BrokerRegisteredRecord,
+    BrokerShutdownRequestedRecord,
+    BrokerUnfencedRecord,
+    Record,
+)
+from pegel_controller.rpc.messages import (
+    HeartbeatRequest,
+    HeartbeatResponse,
+    RegisterBrokerRequest,
+    RegisterBrokerResponse,
+)
+
+NEVER = 2**62
+
+
+@dataclass(slots=True)
+class Session:
+    """Soft state of one broker; a new active controller starts it afresh.
+
+    `registered_index`, `shutdown_index`: Raft index at which that record was
+    committed; NEVER until it is.
+    """
+
+    deadline: float
+    registered_index: int = NEVER
+    shutdown_index: int = NEVER
+    applied_index: int = -1
+    connection_lost: bool = False
+
+
+class BrokerControl:
+    """Decides on registrations, heartbeats and fencing."""
+
+    def __init__(self, options: ControllerOptions) -> None:
+        self.options = options
+        self.sessions: dict[int, Session] = {}
+
+    def take_over(self, now: float, image: MetadataImage) -> None:
+        """Unfenced brokers get the grace; every lease an older controller gave ends in it."""
+        self.sessions = {
+            node_id: Session(
+                now + self.options.takeover_grace,
+                image.index,
+                image.index if broker.shutting_down else NEVER,
+            )
+            for node_id, broker in sorted(image.brokers.items())
+            if not broker.fenced
+        }
+
+    def register(
+        self, now: float, tip: Tip, request: RegisterBrokerRequest
+    ) -> tuple[list[Record], RegisterBrokerResponse]:
+        cluster_id = tip.image.cluster_id
+        if request.cluster_id and request.cluster_id != cluster_id:
+            return [], RegisterBrokerResponse(
+                ErrorCode.INCONSISTENT_CLUSTER_ID,
+                f"Expected cluster ID {cluster_id}, but got cluster ID {request.cluster_id}",
+            )
+        old = tip.image.brokers.get(request.broker_id)
+        session = self.sessions.get(request.broker_id)
+        records: list[Record] = []
+        if old is not None:
+            if old.incarnation == request.incarnation:
+                if session is not None:
+                    session.deadline = now + self.options.session_timeout
+                    session.connection_lost = False
+                    return [], RegisterBrokerResponse(0, "", old.broker_epoch, cluster_id)
+            elif session is not None and now < session.deadline:
+                return [], RegisterBrokerResponse(
+                    ErrorCode.DUPLICATE_BROKER_REGISTRATION,
+                    f"Another broker is registered with that broker id. If the broker "
+                    f"{request.broker_id} was recently restarted this should self-resolve "
+                    "once the heartbeat manager expires the broker's session.",
+                )
+            if not old.fenced:
+                records += self.fence(tip, request.broker_id, "restarted")
+            if _lost_data(tip, request):
+                lost = tip.without(request.broker_id, "page cache lost", lost=True)
+                tip.apply(lost)
+                records += lost
+        epoch = tip.image.last_broker_epoch + 1
+        registered = BrokerRegisteredRecord(
+            request.broker_id,
+            epoch,
+            request.incarnation,
+            request.host,
+            request.port,
+            request.rack,
+            request.boot_id,
+            request.log_dirs,
+            request.advertised_http_port,
+        )
+        tip.apply([registered])
+        self.sessions[request.broker_id] = Session(now + self.options.session_timeout)
+        return [*records, registered], RegisterBrokerResponse(0, "", epoch, cluster_id)
+
+    def heartbeat(
+        self, now: float, tip: Tip, committed: MetadataImage, request: HeartbeatRequest
+    ) -> tuple[list[Record], HeartbeatResponse]:
+        broker_id = request.broker_id
+        error = check_epoch(tip, broker_id, request.broker_epoch)
+        if error:
+            return [], HeartbeatResponse(error)
+        session = self.sessions.get(broker_id)
+        if session is None:
+            # A fenced broker of before the take-over: committed long ago.
+            session = self.sessions[broker_id] = Session(now, committed.index)
+        session.deadline = now + self.options.session_timeout
+        session.connection_lost = False
+        session.applied_index = max(session.applied_index, request.applied_index)
+        caught_up = request.applied_index >= session.registered_index
+        broker = tip.image.brokers[broker_id]
+        records: list[Record] = []
+        done = False
+        if request.wants_shutdown:
+            records, done = self._shut_down(tip, broker_id)
+        elif request.wants_fence and not broker.fenced:
+            records = self.fence(tip, broker_id, "asked to be fenced")
+        elif broker.fenced and not request.wants_fence and caught_up and not broker.shutting_down:
+            unfenced = BrokerUnfencedRecord(broker_id, broker.broker_epoch)
+            tip.apply([unfenced])
+            changes = tip.revive(broker_id)
+            tip.apply(changes)
+            records = [unfenced, *changes]
+        fenced = tip.image.brokers[broker_id].fenced
+        # No lease beyond a proposed fence: another leader may be on its way.
+        lease_ms = 0 if fenced else int(self.options.lease * 1000)
+        return records, HeartbeatResponse(0, "", caught_up, fenced, done, lease_ms)
+
+    def _shut_down(self, tip: Tip, broker_id: int) -> tuple[list[Record], bool]:
+        """Leaders move first; done once every live broker has applied that."""
+        broker = tip.image.brokers[broker_id]
+        if broker.fenced:
+            return [], True
+        if not broker.shutting_down:
+            asked = BrokerShutdownRequestedRecord(broker_id, broker.broker_epoch)
+            tip.apply([asked])
+            changes = tip.without(broker_id, "shutdown")
+            tip.apply(changes)
+            return [asked, *changes], False
+        if self.behind(tip, self.sessions[broker_id].shutdown_index):
+            return [], False
+        return self.fence(tip, broker_id, "shutdown"), True
+
+    def behind(self, tip: Tip, index: int) -> list[int]:
+        """Unfenced brokers that have not yet applied `index`."""
+        return [
+            node_id
+            for node_id, broker in sorted(tip.image.brokers.items())
+            if not broker.fenced
+            and (node_id not in self.sessions or self.sessions[node_id].applied_index < index)
+        ]
+
+    def fence(self, tip: Tip, broker_id: int, reason: str) -> list[Record]:
+        """Applies to the tip and returns: the fence and all changes that follow from it."""
+        fenced = BrokerFencedRecord(broker_id, tip.image.brokers[broker_id].broker_epoch, reason)
+        tip.apply([fenced])
+        changes = tip.without(broker_id, reason)
+        tip.apply(changes)
+        return [fenced, *changes]
+
+    def expire(self, now: float, tip: Tip) -> list[Record]:
+        """Fences every broker whose session ran out."""
+        records: list[Record] = []
+        for broker_id in sorted(self.sessions):
+            if now < self.sessions[broker_id].deadline:
+                continue
+            del self.sessions[broker_id]
+            broker = tip.image.brokers.get(broker_id)
+            if broker is not None and not broker.fenced:
+                records += self.fence(tip, broker_id, "hung")
+        return records
+
+    def replayed(self, record: Record, index: int) -> None:
+        """Notes at which index a registration or shutdown request was committed."""
+        if isinstance(record, BrokerRegisteredRecord) and record.node_id in self.sessions:
+            self.sessions[record.node_id].registered_index = index
+        elif isinstance(record, BrokerShutdownRequestedRecord) and record.node_id in self.sessions:
+            self.sessions[record.node_id].shutdown_index = index
+
+    def next_deadline(self) -> float | None:
+        return min((s.deadline for s in self.sessions.values()), default=None)
+
+
+def check_epoch(tip: Tip, broker_id: int, broker_epoch: int) -> int:
+    """0, BROKER_ID_NOT_REGISTERED or STALE_BROKER_EPOCH."""
+    broker = tip.image.brokers.get(broker_id)
+    if broker is None:
+        return ErrorCode.BROKER_ID_NOT_REGISTERED
+    return 0 if broker.broker_epoch == broker_epoch else ErrorCode.STALE_BROKER_EPOCH
+
+
+def _lost_data(tip: Tip, request: RegisterBrokerRequest) -> bool:
+    """Acknowledged data may be gone: another boot without a clean end, or a new directory."""
+    old = tip.image.brokers[request.broker_id]
+    if not set(old.log_dirs) <= set(request.log_dirs):
+        return True
+    return not request.clean_shutdown and (not request.boot_id or request.boot_id != old.boot_id)

@@ -1,0 +1,280 @@
+"""The pure controller: one method per RPC, each returns records and a response."""
+
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import TypeVar
+
+from pegel.protocol.errors import ErrorCode
+
+from pegel_controller.control import elections
+from pegel_controller.control.brokers import BrokerControl, check_epoch
+from pegel_controller.control.configs import plan_configs
+from pegel_controller.control.options import ControllerOptions, ControllerResult
+from pegel_controller.control.tip import Tip
+from pegel_controller.control.topics import TopicError, plan_growth, plan_topic
+from pegel_controller.metadata import records as r
+from pegel_controller.metadata.image import RESOURCE_BROKER, MetadataImage
+from pegel_controller.rpc import messages as m
+
+T = TypeVar("T")
+
+
+class NotActiveError(RuntimeError):
+    """This controller does not lead: the caller must redirect."""
+
+
+class Controller:
+    """Works on a speculative tip; each result is to be proposed as one entry, in order.
+
+    Not active until `on_leadership`; `on_leadership_lost` drops the tip, as proposed
+    records may never be committed.
+    """
+
+    def __init__(self, random: Random, options: ControllerOptions | None = None) -> None:
+        self.options = options or ControllerOptions()
+        self.committed = MetadataImage()
+        self.brokers = BrokerControl(self.options)
+        self._random = random
+        self._tip: Tip | None = None
+        self._next_balance = 0.0
+
+    @property
+    def active(self) -> bool:
+        return self._tip is not None
+
+    @property
+    def tip(self) -> Tip:
+        """Raises `NotActiveError` while this controller does not lead."""
+        if self._tip is None:
+            raise NotActiveError("this controller is not the active one")
+        return self._tip
+
+    def bootstrap(self, cluster_id: str) -> ControllerResult:
+        """First entry of a new cluster: ELR on, with its cluster-wide min.insync.replicas."""
+        return self._done(
+            [
+                r.ClusterIdRecord(cluster_id),
+                r.FeatureRecord("eligible.leader.replicas.version", 1),
+                r.ConfigRecord(RESOURCE_BROKER, "", "min.insync.replicas", "1"),
+            ],
+            None,
+        )
+
+    def on_leadership(self, now: float, image: MetadataImage) -> None:
+        self.committed = image
+        self._tip = Tip(image, self.options.static_configs)
+        self.brokers.take_over(now, image)
+        self._next_balance = now + self.options.balance_interval
+
+    def on_leadership_lost(self) -> None:
+        self._tip = None
+        self.brokers.sessions = {}
+
+    def replay(self, records: Sequence[r.Record], index: int) -> None:
+        """A committed entry, on every controller, in order."""
+        self.committed = self.committed.apply(records, index)
+        for record in records:
+            self.brokers.replayed(record, index)
+
+    def restore(self, image: MetadataImage) -> None:
+        """A snapshot replaces the committed image (never while active)."""
+        assert self._tip is None
+        self.committed = image
+
+    def _done(self, records: list[r.Record], response: m.Wire | None) -> ControllerResult:
+        self.tip.apply(records)
+        return ControllerResult(tuple(records), response)
+
+    # -- brokers
+
+    def register_broker(self, now: float, request: m.RegisterBrokerRequest) -> ControllerResult:
+        records, response = self.brokers.register(now, self.tip, request)
+        return ControllerResult(tuple(records), response)
+
+    def heartbeat(self, now: float, request: m.HeartbeatRequest) -> ControllerResult:
+        records, response = self.brokers.heartbeat(now, self.tip, self.committed, request)
+        return ControllerResult(tuple(records), response)
+
+    def on_broker_connection_lost(self, now: float, broker_id: int) -> bool:
+        """True: probe the broker's listener and report with `on_probe_result`."""
+        session = self.brokers.sessions.get(broker_id)
+        if self._tip is None or session is None:
+            return False
+        session.connection_lost = True
+        return True
+
+    def on_probe_result(self, now: float, broker_id: int, refused: bool) -> ControllerResult:
+        """Connection lost *and* refused: the process is dead, fence it now."""
+        session = self.brokers.sessions.get(broker_id)
+        broker = self.tip.image.brokers.get(broker_id)
+        if not refused or session is None or not session.connection_lost or broker is None:
+            return ControllerResult()
+        del self.brokers.sessions[broker_id]
+        if broker.fenced:
+            return ControllerResult()
+        return ControllerResult(tuple(self.brokers.fence(self.tip, broker_id, "killed")))
+
+    def brokers_behind(self, index: int) -> list[int]:
+        """Live brokers that have not applied `index`; a create answers when there are none."""
+        return self.brokers.behind(self.tip, index)
+
+    def unregister_broker(self, now: float, request: m.UnregisterBrokerRequest) -> ControllerResult:
+        broker = self.tip.image.brokers.get(request.broker_id)
+        if broker is None:
+            message = f"Broker ID {request.broker_id} is not currently registered"
+            code = ErrorCode.BROKER_ID_NOT_REGISTERED
+            return ControllerResult((), m.UnregisterBrokerResponse(code, message))
+        records: list[r.Record] = []
+        if not broker.fenced:
+            records += self.brokers.fence(self.tip, request.broker_id, "unregistered")
+        gone = r.BrokerUnregisteredRecord(request.broker_id, broker.broker_epoch)
+        self.tip.apply([gone])
+        self.brokers.sessions.pop(request.broker_id, None)
+        return ControllerResult((*records, gone), m.UnregisterBrokerResponse())
+
+    def update_offline_replicas(
+        self, now: float, request: m.UpdateOfflineReplicasRequest
+    ) -> ControllerResult:
+        """Replicas on failed directories leave ISR and ELR at once."""
+        error = check_epoch(self.tip, request.broker_id, request.broker_epoch)
+        if error:
+            return ControllerResult((), m.UpdateOfflineReplicasResponse(error))
+        records = elections.offline_replicas(self.tip, request)
+        return self._done(records, m.UpdateOfflineReplicasResponse())
+
+    # -- partitions
+
+    def alter_partition(self, now: float, request: m.AlterPartitionRequest) -> ControllerResult:
+        error = check_epoch(self.tip, request.broker_id, request.broker_epoch)
+        if error:
+            return ControllerResult((), m.AlterPartitionResponse(error))
+        records, results = elections.alter_partitions(self.tip, request)
+        return ControllerResult(tuple(records), m.AlterPartitionResponse(partitions=tuple(results)))
+
+    def elect_leaders(self, now: float, request: m.ElectLeadersRequest) -> ControllerResult:
+        records, response = elections.elect_leaders(self.tip, request)
+        return ControllerResult(tuple(records), response)
+
+    # -- topics and configs
+
+    def create_topics(self, now: float, request: m.CreateTopicsRequest) -> ControllerResult:
+        room = self.options.partitions_per_request_max
+        names = [topic.name for topic in request.topics]
+        records: list[r.Record] = []
+        results = []
+        for topic in request.topics:
+            try:
+                if names.count(topic.name) > 1:
+                    raise TopicError(ErrorCode.INVALID_REQUEST, "Duplicate topic name.")
+                topic_id, count, factor, made = plan_topic(
+                    self.tip, topic, room, self._random, self.options
+                )
+            except TopicError as e:
+                result = m.CreateTopicResult(topic.name, error=e.code, message=e.message)
+            else:
+                room -= count
+                shown = m.NO_UUID if request.validate_only else topic_id
+                result = m.CreateTopicResult(topic.name, shown, 0, None, count, factor)
+                if not request.validate_only:
+                    self.tip.apply(made)
+                    records += made
+            results.append(result)
+        return ControllerResult(tuple(records), m.CreateTopicsResponse(tuple(results)))
+
+    def delete_topics(self, now: float, request: m.DeleteTopicsRequest) -> ControllerResult:
+        records: list[r.Record] = []
+        results = []
+        for item in request.topics:
+            image = self.tip.image
+            by_name = item.name is not None
+            if item.name is not None:
+                topic = image.topics_by_name.get(item.name)
+            else:
+                topic = image.topics_by_id.get(item.topic_id)
+            if topic is None:
+                code = (
+                    ErrorCode.UNKNOWN_TOPIC_OR_PARTITION if by_name else ErrorCode.UNKNOWN_TOPIC_ID
+                )
+                message = (
+                    "This server does not host this topic-partition."
+                    if by_name
+                    else "This server does not host this topic ID."
+                )
+                results.append(m.DeleteTopicResult(item.name, item.topic_id, code, message))
+                continue
+            removed = r.TopicRemovedRecord(topic.topic_id)
+            self.tip.apply([removed])
+            records.append(removed)
+            results.append(m.DeleteTopicResult(topic.name, topic.topic_id))
+        return ControllerResult(tuple(records), m.DeleteTopicsResponse(tuple(results)))
+
+    def create_partitions(self, now: float, request: m.CreatePartitionsRequest) -> ControllerResult:
+        room = self.options.partitions_per_request_max
+        records: list[r.Record] = []
+        results = []
+        for topic in request.topics:
+            made, error = _attempt(
+                lambda t=topic, n=room: plan_growth(self.tip, t, n, self._random)  # type: ignore[misc]
+            )
+            if error is None and not request.validate_only:
+                self.tip.apply(made or [])
+                records += made or []
+            room -= len(made or [])
+            results.append(_topic_result(topic.name, error))
+        return ControllerResult(tuple(records), m.CreatePartitionsResponse(tuple(results)))
+
+    def alter_configs(self, now: float, request: m.AlterConfigsRequest) -> ControllerResult:
+        records: list[r.Record] = []
+        results = []
+        for resource in request.resources:
+            code, message = 0, ""
+            try:
+                made = plan_configs(self.tip, resource, request.full)
+            except TopicError as e:
+                code, message = int(e.code), e.message
+            else:
+                if not request.validate_only:
+                    self.tip.apply(made)
+                    records += made
+            kind, name = resource.resource_type, resource.resource_name
+            results.append(m.ConfigResourceResult(kind, name, code, message))
+        return ControllerResult(tuple(records), m.AlterConfigsResponse(tuple(results)))
+
+    def allocate_producer_ids(
+        self, now: float, request: m.AllocateProducerIdsRequest
+    ) -> ControllerResult:
+        error = check_epoch(self.tip, request.broker_id, request.broker_epoch)
+        if error:
+            return ControllerResult((), m.AllocateProducerIdsResponse(error))
+        first, count = self.tip.image.next_producer_id, self.options.producer_id_block
+        record = r.ProducerIdsRecord(request.broker_id, request.broker_epoch, first + count)
+        return self._done([record], m.AllocateProducerIdsResponse(0, "", first, count))
+
+    # -- time
+
+    def tick(self, now: float) -> ControllerResult:
+        """Session expiry and the balance of preferred leaders."""
+        records = self.brokers.expire(now, self.tip)
+        if now >= self._next_balance:
+            self._next_balance = now + self.options.balance_interval
+            balanced = elections.balance(self.tip, self.options.balance_batch_max)
+            self.tip.apply(balanced)
+            records += balanced
+        return ControllerResult(tuple(records))
+
+    def next_deadline(self) -> float | None:
+        if self._tip is None:
+            return None
+        session = self.brokers.next_deadline()
+        return self._next_balance if session is None else min(session, self._next_balance)
+
+
+def _attempt(plan: Callable[[], T]) -> tuple[T | None, TopicError | None]:
+    try:
+        return plan(), None
+    except TopicError as error:
+        return None, error
+
+
+def _topic_result(name: str, error: TopicError | None) -> m.TopicResult:
+    return m.TopicResult(name) if error is None else m.TopicResult(name, error.code, error.message)

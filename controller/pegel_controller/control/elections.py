@@ -1,0 +1,179 @@
+"""AlterPartition (compare-and-set), ElectLeaders, balance, failed directories."""
+
+from dataclasses import replace
+
+from pegel.protocol.errors import ErrorCode
+
+from pegel_controller.control.partitions import next_partition
+from pegel_controller.control.tip import Tip
+from pegel_controller.metadata.image import PartitionState
+from pegel_controller.metadata.records import Record
+from pegel_controller.rpc import messages as m
+
+
+def alter_partitions(
+    tip: Tip, request: m.AlterPartitionRequest
+) -> tuple[list[Record], list[m.AlterPartitionResult]]:
+    """One result per item, in order; applies accepted changes to the tip."""
+    records: list[Record] = []
+    results = []
+    for item in request.partitions:
+        topic = tip.image.topics_by_id.get(item.topic_id)
+        if topic is None or not 0 <= item.partition < len(topic.partitions):
+            code = (
+                ErrorCode.UNKNOWN_TOPIC_ID
+                if topic is None
+                else ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+            )
+            results.append(m.AlterPartitionResult(item.topic_id, item.partition, code))
+            continue
+        key = (item.topic_id, item.partition)
+        old = tip.partition(key)
+        error = _check(tip, request.broker_id, item, old)
+        if error:
+            results.append(m.AlterPartitionResult(item.topic_id, item.partition, error))
+            continue
+        wanted = {member.broker_id for member in item.new_isr}
+        isr = tuple(x for x in old.replicas if x in wanted)
+        min_isr, unclean = tip.policy(item.topic_id)
+        change = next_partition(
+            *key, old, isr, tip.eligible, min_isr=min_isr, unclean=unclean,
+            reason="too slow" if len(isr) < len(old.isr) else "caught up",
+            recovery_state=item.leader_recovery_state,
+        )  # fmt: skip
+        if change is not None:
+            tip.apply([change])
+            records.append(change)
+        new = tip.partition(key)
+        error = 0 if new.leader == request.broker_id else ErrorCode.NEW_LEADER_ELECTED
+        results.append(
+            m.AlterPartitionResult(
+                item.topic_id, item.partition, error, new.leader, new.leader_epoch,
+                new.isr, new.leader_recovery_state, new.partition_epoch,
+            )
+        )  # fmt: skip
+    return records, results
+
+
+def _check(tip: Tip, broker_id: int, item: m.AlterPartitionItem, old: PartitionState) -> int:
+    """Kafka's order of checks; KIP-841 and KIP-903 for the members."""
+    if item.leader_epoch > old.leader_epoch or item.partition_epoch > old.partition_epoch:
+        return ErrorCode.NOT_CONTROLLER
+    if item.leader_epoch < old.leader_epoch:
+        return ErrorCode.FENCED_LEADER_EPOCH
+    if broker_id != old.leader:
+        return ErrorCode.INVALID_REQUEST
+    if item.partition_epoch < old.partition_epoch:
+        return ErrorCode.INVALID_UPDATE_VERSION
+    members = [member.broker_id for member in item.new_isr]
+    if broker_id not in members or len(set(members)) != len(members):
+        return ErrorCode.INVALID_REQUEST
+    if not set(members) <= set(old.replicas) or item.leader_recovery_state not in (0, 1):
+        return ErrorCode.INVALID_REQUEST
+    if item.leader_recovery_state == 1 and (len(members) > 1 or old.leader_recovery_state == 0):
+        return ErrorCode.INVALID_REQUEST
+    for member in item.new_isr:
+        broker = tip.image.brokers.get(member.broker_id)
+        if broker is None or not broker.eligible:
+            return ErrorCode.INELIGIBLE_REPLICA
+        if member.broker_epoch not in (-1, broker.broker_epoch):
+            return ErrorCode.INELIGIBLE_REPLICA
+    return 0
+
+
+def elect_leaders(
+    tip: Tip, request: m.ElectLeadersRequest
+) -> tuple[list[Record], m.ElectLeadersResponse]:
+    """Preferred (0) or unclean (1); with partitions None only changes are reported, as Kafka."""
+    if request.election_type not in (0, 1):
+        message = f"Unknown election type {request.election_type}."
+        return [], m.ElectLeadersResponse((), ErrorCode.INVALID_REQUEST, message)
+    every = request.partitions is None
+    wanted = request.partitions or ()
+    if every:
+        wanted = tuple(
+            (name, n)
+            for name, topic in sorted(tip.image.topics_by_name.items())
+            for n in range(len(topic.partitions))
+        )
+    records: list[Record] = []
+    results = []
+    for name, number in wanted:
+        change, code, message = _elect_one(tip, name, number, request.election_type)
+        if change is not None:
+            tip.apply([change])
+            records.append(change)
+        if not (every and code == ErrorCode.ELECTION_NOT_NEEDED):
+            results.append(m.ElectLeaderResult(name, number, code, message))
+    return records, m.ElectLeadersResponse(tuple(results))
+
+
+def _elect_one(
+    tip: Tip, name: str, number: int, election_type: int
+) -> tuple[Record | None, int, str | None]:
+    old = tip.image.partition(name, number)
+    if old is None:
+        code = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+        return None, code, f"No such partition as {name}-{number}"
+    topic_id = tip.image.topics_by_name[name].topic_id
+    min_isr, unclean = tip.policy(topic_id)
+    preferred = old.preferred_leader
+    if old.leader == preferred or (election_type == 1 and old.leader != -1):
+        code = ErrorCode.ELECTION_NOT_NEEDED
+        return None, code, "Leader election not needed for topic partition."
+    if election_type == 0 and not (preferred in old.isr and tip.eligible(preferred)):
+        code = ErrorCode.PREFERRED_LEADER_NOT_AVAILABLE
+        return None, code, "The preferred leader was not available."
+    change = next_partition(
+        topic_id, number, old, old.isr, tip.eligible, min_isr=min_isr,
+        unclean=unclean or election_type == 1,
+        prefer=preferred if election_type == 0 else -1,
+        reason="preferred" if election_type == 0 else "ordered unclean",
+    )  # fmt: skip
+    if change is None or change.leader == -1:
+        code = ErrorCode.ELIGIBLE_LEADERS_NOT_AVAILABLE
+        return None, code, "Eligible topic partition leaders are not available."
+    return change, 0, None
+
+
+def balance(tip: Tip, limit: int) -> list[Record]:
+    """Preferred leaders that could lead again, at most `limit` a turn; for the tip to apply."""
+    records: list[Record] = []
+    for topic_id, topic in tip.image.topics_by_id.items():
+        for number, old in enumerate(topic.partitions):
+            preferred = old.preferred_leader
+            if old.leader == preferred or preferred not in old.isr or not tip.eligible(preferred):
+                continue
+            min_isr, _ = tip.policy(topic_id)
+            change = next_partition(
+                topic_id, number, old, old.isr, tip.eligible,
+                min_isr=min_isr, prefer=preferred, reason="preferred",
+            )  # fmt: skip
+            if change is not None:
+                records.append(change)
+            if len(records) >= limit:
+                return records
+    return records
+
+
+def offline_replicas(tip: Tip, request: m.UpdateOfflineReplicasRequest) -> list[Record]:
+    """The replica leaves ISR and ELR of each named partition; for the tip to apply."""
+    from pegel_controller.metadata.records import BrokerOfflineDirsRecord
+
+    broker = request.broker_id
+    dirs = BrokerOfflineDirsRecord(broker, request.broker_epoch, request.offline_log_dirs)
+    records: list[Record] = [dirs]
+    for topic_id, number in sorted(set(request.partitions)):
+        topic = tip.image.topics_by_id.get(topic_id)
+        if topic is None or not 0 <= number < len(topic.partitions):
+            continue
+        old = topic.partitions[number]
+        min_isr, unclean = tip.policy(topic_id)
+        isr = tuple(x for x in old.isr if x != broker)
+        change = next_partition(
+            topic_id, number, replace(old), isr, lambda b: b != broker and tip.eligible(b),
+            min_isr=min_isr, unclean=unclean, lost=broker, reason="log directory failed",
+        )  # fmt: skip
+        if change is not None:
+            records.append(change)
+    return records
