@@ -18,7 +18,7 @@ class RaftRunner:
     it. All methods are called on one event loop.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 (the order is the interface)
         self,
         world: World,
         node_id: int,
