@@ -1,0 +1,95 @@
+"""A controller whose every proposal commits at once, with invariants checked each time."""
+
+from dataclasses import replace
+from random import Random
+from uuid import UUID
+
+from pegel_controller.control.controller import Controller
+from pegel_controller.control.options import ControllerResult
+from pegel_controller.metadata.delta import MetadataDelta
+from pegel_controller.metadata.image import MetadataImage, PartitionState
+from pegel_controller.metadata.records import decode_records, encode_records
+from pegel_controller.rpc import messages as m
+
+
+class Harness:
+    def __init__(self, seed: int = 1) -> None:
+        self.random = Random(seed)
+        self.controller = Controller(self.random)
+        self.controller.on_leadership(0.0, MetadataImage())
+        self.now = 0.0
+        self.index = 0
+        self.epochs: dict[int, int] = {}
+        self.incarnation = 0
+        self.commit(self.controller.bootstrap("cluster"))
+
+    @property
+    def image(self) -> MetadataImage:
+        return self.controller.committed
+
+    def commit(self, result: ControllerResult) -> ControllerResult:
+        if result.records:
+            old = self.image
+            self.index += 1
+            self.controller.replay(decode_records(encode_records(result.records)), self.index)
+            assert replace(self.controller.tip.image, index=self.index) == self.image
+            delta = MetadataDelta.between(old, self.image)
+            for change in delta.topics_changed.values():
+                for partition in change.partitions.values():
+                    check(partition.old, partition.new, self.image)
+        return result
+
+    def register(self, broker: int, boot: str = "boot", clean: bool = False, rack=None):
+        self.incarnation += 1
+        request = m.RegisterBrokerRequest(
+            broker, UUID(int=self.incarnation), "h", 9000 + broker, rack, boot, clean
+        )
+        response = self.commit(self.controller.register_broker(self.now, request)).response
+        if not response.error:
+            self.epochs[broker] = response.broker_epoch
+        return response
+
+    def heartbeat(self, broker: int, **more):
+        request = m.HeartbeatRequest(broker, self.epochs[broker], self.index, **more)
+        return self.commit(self.controller.heartbeat(self.now, request)).response
+
+    def start(self, *brokers: int, **more) -> None:
+        for broker in brokers:
+            assert not self.register(broker, **more).error
+            assert not self.heartbeat(broker).fenced
+
+    def kill(self, broker: int) -> None:
+        assert self.controller.on_broker_connection_lost(self.now, broker)
+        self.commit(self.controller.on_probe_result(self.now, broker, refused=True))
+
+    def create(self, name: str, count: int = 1, factor: int = 3, validate=False, **configs: str):
+        keys = tuple((k.replace("_", "."), v) for k, v in configs.items())
+        topic = m.CreatableTopic(name, count, factor, configs=keys)
+        request = m.CreateTopicsRequest((topic,), validate)
+        return self.commit(self.controller.create_topics(self.now, request)).response.topics[0]
+
+    def partition(self, topic: str = "t", number: int = 0) -> PartitionState:
+        return self.image.topics_by_name[topic].partitions[number]
+
+    def alter(self, isr, topic: str = "t", number: int = 0, sender=None, **wrong):
+        old = self.partition(topic, number)
+        sender = old.leader if sender is None else sender
+        item = m.AlterPartitionItem(
+            self.image.topics_by_name[topic].topic_id, number, old.leader_epoch,
+            old.partition_epoch, tuple(m.IsrMember(b, self.epochs[b]) for b in isr),
+        )  # fmt: skip
+        request = m.AlterPartitionRequest(sender, self.epochs[sender], (replace(item, **wrong),))
+        response = self.commit(self.controller.alter_partition(self.now, request)).response
+        return response.error or response.partitions[0].error
+
+
+def check(old: PartitionState | None, new: PartitionState, image: MetadataImage) -> None:
+    assert new.leader == -1 or new.leader in new.isr
+    assert set(new.isr) <= set(new.replicas)
+    assert not set(new.isr) & set(new.elr)
+    assert new.isr or new.leader == -1
+    assert all(image.brokers[b].eligible for b in new.isr)
+    if old is not None:
+        assert new.partition_epoch > old.partition_epoch
+        assert new.leader_epoch >= old.leader_epoch
+        assert new.leader_epoch > old.leader_epoch or new.leader == old.leader

@@ -1,0 +1,223 @@
+"""Scenarios, one per rule, and a randomised model run."""
+
+import time
+
+import pytest
+
+from pegel.protocol.errors import ErrorCode
+from pegel_controller.metadata.image import MetadataImage
+from pegel_controller.metadata.snapshot import decode_snapshot, encode_snapshot
+from pegel_controller.rpc import messages as m
+from tests.controller.control.harness import Harness
+
+
+def three(**configs: str) -> Harness:
+    h = Harness()
+    h.start(1, 2, 3)
+    assert not h.create("t", **configs).error
+    return h
+
+
+def test_killed_leader_is_replaced_by_a_member_of_the_isr() -> None:
+    h = three()
+    old = h.partition()
+    h.kill(old.leader)
+    new = h.partition()
+    assert new.leader in old.isr
+    assert new.leader_epoch == old.leader_epoch + 1
+    assert new.reason == "killed"
+
+
+def test_isr_below_minimum_keeps_the_leavers_eligible() -> None:
+    h = three(min_insync_replicas="2")
+    first, second, third = h.partition().replicas
+    h.kill(first)
+    assert h.partition().elr == ()
+    h.kill(second)
+    assert h.partition().elr == (second,)
+    h.kill(third)
+    assert h.partition().leader == -1
+    assert set(h.partition().elr) == {second, third}
+    h.start(second)
+    assert h.partition().leader == second
+    assert h.partition().elr == (third,)
+
+
+def test_lost_page_cache_leaves_isr_and_elr() -> None:
+    h = three(min_insync_replicas="2")
+    first, second, third = h.partition().replicas
+    for broker in (first, second, third):
+        h.kill(broker)
+    h.start(second, boot="another")
+    assert h.partition().leader == -1
+    h.start(third)
+    assert h.partition().leader == third
+
+
+def test_last_known_leader_leads_when_every_page_cache_was_lost() -> None:
+    h = three()
+    for broker in h.partition().replicas:
+        h.kill(broker)
+    last = h.partition().elr[0]
+    h.start(1, 2, 3, boot="another")
+    assert h.partition().leader == last
+    assert h.partition().leader_recovery_state == 1
+
+
+def test_alter_partition_compares_and_sets() -> None:
+    h = three()
+    leader, other, third = h.partition().replicas
+    assert h.alter((leader, other)) == 0
+    assert h.partition().isr == (leader, other)
+    stale = h.partition().partition_epoch - 1
+    assert h.alter((leader,), partition_epoch=stale) == ErrorCode.INVALID_UPDATE_VERSION
+    assert h.alter((other,), sender=other) == ErrorCode.INVALID_REQUEST
+    h.kill(third)
+    assert h.alter((leader, other, third)) == ErrorCode.INELIGIBLE_REPLICA
+    h.kill(leader)
+    assert h.alter((other,), leader_epoch=0) == ErrorCode.FENCED_LEADER_EPOCH
+
+
+def test_a_hung_broker_is_fenced_when_its_session_ends() -> None:
+    h = three()
+    leader = h.partition().leader
+    h.now = 1.5
+    for broker in (1, 2, 3):
+        if broker != leader:
+            h.heartbeat(broker)
+    h.now = 2.1
+    h.commit(h.controller.tick(h.now))
+    assert h.image.brokers[leader].fenced
+    assert h.heartbeat(leader).fenced is False
+
+
+def test_controlled_shutdown_moves_leaders_first() -> None:
+    h = three()
+    leader = h.partition().leader
+    assert not h.heartbeat(leader, wants_shutdown=True).should_shut_down
+    assert h.partition().leader not in (-1, leader)
+    assert not h.heartbeat(leader, wants_shutdown=True).should_shut_down
+    for broker in (1, 2, 3):
+        if broker != leader:
+            h.heartbeat(broker)
+    assert h.heartbeat(leader, wants_shutdown=True).should_shut_down
+    assert h.image.brokers[leader].fenced
+
+
+def test_live_incarnation_is_not_replaced() -> None:
+    h = three()
+    assert h.register(1).error == ErrorCode.DUPLICATE_BROKER_REGISTRATION
+    h.kill(1)
+    assert h.register(1).error == 0
+
+
+def test_take_over_drops_the_speculative_tip_and_grants_grace() -> None:
+    h = three()
+    request = m.CreateTopicsRequest((m.CreatableTopic("ghost", 1, 1),))
+    h.controller.create_topics(h.now, request)
+    h.controller.on_leadership_lost()
+    h.controller.on_leadership(10.0, h.image)
+    assert "ghost" not in h.controller.tip.image.topics_by_name
+    assert not h.controller.tick(11.3).records
+    assert h.controller.tick(11.5).records
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "factor", "code"),
+    [
+        ("a b", 1, 1, ErrorCode.INVALID_TOPIC_EXCEPTION),
+        ("t", 1, 1, ErrorCode.TOPIC_ALREADY_EXISTS),
+        ("n", 0, 1, ErrorCode.INVALID_PARTITIONS),
+        ("n", 1, 4, ErrorCode.INVALID_REPLICATION_FACTOR),
+        ("n", 10_001, 1, ErrorCode.POLICY_VIOLATION),
+    ],
+)
+def test_refused_topics(name: str, count: int, factor: int, code: int) -> None:
+    result = three().create(name, count, factor)
+    assert result.error == code
+    assert result.message
+
+
+def test_unknown_topic_config() -> None:
+    result = three().create("n", 1, 1, no_such="1")
+    assert (result.error, result.message) == (40, "Unknown topic config name: no.such")
+
+
+def test_big_create_and_failure_are_quick() -> None:
+    h = Harness()
+    h.start(1, 2, 3)
+    request = m.CreateTopicsRequest((m.CreatableTopic("big", 10_000, 3),))
+    begin = time.process_time()
+    h.commit(h.controller.create_topics(0.0, request))
+    created = time.process_time()
+    h.controller.on_broker_connection_lost(0.0, 1)
+    h.controller.on_probe_result(0.0, 1, True)
+    assert created - begin < 2
+    assert time.process_time() - created < 1
+
+
+def test_preferred_leader_comes_back() -> None:
+    h = three()
+    first = h.partition().leader
+    h.kill(first)
+    h.start(first)
+    ask = m.ElectLeadersRequest(0, (("t", 0),))
+    result = h.controller.elect_leaders(0.0, ask).response.partitions[0]
+    assert result.error == ErrorCode.PREFERRED_LEADER_NOT_AVAILABLE
+    assert h.alter(h.partition().replicas) == 0
+    assert h.commit(h.controller.elect_leaders(0.0, ask)).response.partitions[0].error == 0
+    assert h.partition().leader == first
+    again = h.controller.elect_leaders(0.0, ask).response.partitions[0]
+    assert again.error == ErrorCode.ELECTION_NOT_NEEDED
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_random_histories_keep_the_invariants(seed: int) -> None:
+    h = Harness(seed)
+    h.start(1, 2, 3, 4)
+    for step in range(150):
+        broker = h.random.randint(1, 4)
+        h.now += h.random.choice((0.0, 0.1, 0.5))
+        live = not h.image.brokers[broker].fenced
+        match h.random.randrange(7):
+            case 0 if live and broker in h.controller.brokers.sessions:
+                h.kill(broker)
+            case 1:
+                h.register(broker, boot=h.random.choice(("boot", f"boot{step}")))
+            case 2 | 3:
+                h.heartbeat(broker, wants_shutdown=h.random.random() < 0.05)
+            case 4:
+                minimum = str(h.random.randint(1, 3))
+                h.create(f"t{h.random.randint(0, 9)}", 2, 3, min_insync_replicas=minimum)
+            case 5:
+                h.commit(h.controller.tick(h.now))
+            case _:
+                shake(h)
+        if step % 50 == 0:
+            assert decode_snapshot(encode_snapshot(h.image)) == h.image
+
+
+def shake(h: Harness) -> None:
+    for name, topic in sorted(h.image.topics_by_name.items()):
+        leader = h.partition(name).leader
+        if h.random.random() < 0.1:
+            request = m.DeleteTopicsRequest((m.DeletableTopic(name),))
+            h.commit(h.controller.delete_topics(h.now, request))
+        elif leader != -1:
+            others = [x for x in topic.partitions[0].replicas if x != leader]
+            h.alter([leader, *h.random.sample(others, h.random.randint(0, 2))], name)
+
+
+def test_every_rpc_body_round_trips() -> None:
+    samples = [
+        m.CreateTopicsRequest((m.CreatableTopic("a", -1, -1, ((0, (1, 2)),), (("k", None),)),)),
+        m.MetadataFetchResponse(entries=(m.MetadataEntry(1, 2, b"x"),)),
+        *[response() for _, response in m.METHODS.values()],
+    ]
+    for sample in samples:
+        wire = sample.to_wire()
+        assert type(sample).from_wire(wire) == sample
+        assert type(sample).from_wire([*wire, "newer"]) == sample
+    with pytest.raises(ValueError, match="expected int"):
+        m.HeartbeatRequest.from_wire(["1", 2, 3])
+    assert MetadataImage() == decode_snapshot(encode_snapshot(MetadataImage()))
