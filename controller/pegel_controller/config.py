@@ -85,7 +85,7 @@ _T = ConfigType
 _CODECS = ("uncompressed", "zstd", "lz4", "snappy", "gzip", "producer")
 
 
-def _topic(
+def _topic(  # noqa: PLR0917 - a table row
     name: str,
     kind: ConfigType,
     default: object,
@@ -172,7 +172,7 @@ BROKER_CONFIGS = _table(
     ConfigKey("delete.topic.enable", _T.BOOLEAN, "true", "Allow topic deletion."),
     ConfigKey("fetch.max.bytes", _T.INT, "57671680", "Largest fetch response.", minimum=1024),
     ConfigKey("group.initial.rebalance.delay.ms", _T.INT, "3000", "Wait for members.", minimum=0),
-    ConfigKey("leader.imbalance.check.interval.seconds", _T.LONG, "5", "Balance period.", minimum=1),
+    ConfigKey("leader.imbalance.check.interval.seconds", _T.LONG, "5", "Period.", minimum=1),
     ConfigKey("listeners", _T.STRING, "PLAINTEXT://127.0.0.1:9092", "Addresses bound."),
     ConfigKey("log.dirs", _T.STRING, "", "Log directories, comma separated."),
     ConfigKey("node.id", _T.INT, "-1", "The id of this node."),
@@ -184,8 +184,11 @@ BROKER_CONFIGS = _table(
     ConfigKey("socket.request.max.bytes", _T.INT, "104857600", "Largest request.", minimum=1),
 )  # fmt: skip
 
-_BOUNDS = {_T.INT: (-(2**31), INT_MAX), _T.SHORT: (-(2**15), 2**15 - 1), _T.LONG: (-(2**63), LONG_MAX)}  # fmt: skip
-_TYPE_NAMES = {_T.INT: "32-bit integer", _T.SHORT: "16-bit integer", _T.LONG: "64-bit integer", _T.DOUBLE: "double"}  # fmt: skip
+_BOUNDS = {
+    _T.INT: (-(2**31), INT_MAX),
+    _T.SHORT: (-(2**15), 2**15 - 1),
+    _T.LONG: (-(2**63), LONG_MAX),
+}
 
 
 def _invalid(key: ConfigKey, text: str, why: str) -> InvalidConfigError:

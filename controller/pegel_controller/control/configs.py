@@ -67,7 +67,8 @@ def _operate(kind: int, values: dict[str, str], operation: ConfigOperation, mode
     if mode not in (APPEND, SUBTRACT):
         raise TopicError(ErrorCode.INVALID_REQUEST, f"Unknown operation type {mode}.")
     if key is None or key.type is not ConfigType.LIST:
-        message = f"Can't {'APPEND' if mode == APPEND else 'SUBTRACT'} to key {operation.key} because its type is not LIST."
+        verb = "APPEND" if mode == APPEND else "SUBTRACT"
+        message = f"Can't {verb} to key {operation.key} because its type is not LIST."
         raise TopicError(ErrorCode.INVALID_CONFIG, message)
     items = [i for i in values.get(operation.key, key.default).split(",") if i]
     given = [i.strip() for i in operation.value.split(",") if i.strip()]

@@ -72,9 +72,7 @@ class MetadataDelta:
                 before = old.topics_by_id.get(topic_id)
                 if before is not topic and before != topic:
                     changed[topic_id] = _topic_delta(before, topic)
-            for topic_id, topic in old.topics_by_id.items():
-                if topic_id not in new.topics_by_id:
-                    deleted[topic_id] = topic
+            deleted = {k: t for k, t in old.topics_by_id.items() if k not in new.topics_by_id}
         brokers = {k: Change(o, n) for k, o, n in _differences(old.brokers, new.brokers)}
         configs = {
             k: ConfigChange(o or {}, n or {}) for k, o, n in _differences(old.configs, new.configs)
