@@ -7,8 +7,8 @@ one's term is known. Truncation below the commit index is a broken invariant, no
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import IntEnum
-from typing import NamedTuple
 
 from pegel_controller.raft.errors import RaftError
 
@@ -19,7 +19,8 @@ class EntryKind(IntEnum):
     MEMBERSHIP = 2
 
 
-class Entry(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Entry:
     index: int
     term: int
     kind: EntryKind
