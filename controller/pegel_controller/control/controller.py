@@ -14,6 +14,7 @@ from pegel_controller.control.tip import Tip
 from pegel_controller.control.topics import TopicError, plan_growth, plan_topic
 from pegel_controller.metadata import records as r
 from pegel_controller.metadata.image import RESOURCE_BROKER, MetadataImage
+from pegel_controller.metadata.wire import Wire
 from pegel_controller.rpc import messages as m
 
 T = TypeVar("T")
@@ -81,7 +82,7 @@ class Controller:
         assert self._tip is None
         self.committed = image
 
-    def _done(self, records: list[r.Record], response: m.Wire | None) -> ControllerResult:
+    def _done(self, records: list[r.Record], response: Wire | None) -> ControllerResult:
         self.tip.apply(records)
         return ControllerResult(tuple(records), response)
 

@@ -46,7 +46,7 @@ def _interleave(brokers: Sequence[BrokerState], random: Random) -> list[BrokerSt
         racks.setdefault(broker.rack or "", []).append(broker)
     for members in racks.values():
         random.shuffle(members)
-    order = []
+    order: list[BrokerState] = []
     longest = max((len(m) for m in racks.values()), default=0)
     for row in range(longest):
         order.extend(racks[rack][row] for rack in sorted(racks) if row < len(racks[rack]))

@@ -108,7 +108,17 @@ class MetadataImage:
 class _Builder:
     """Copies a map when it first changes and a topic's partitions once per entry."""
 
-    __slots__ = ("_base", "_brokers", "_configs", "_features", "_open", "_removed", "_scalars")
+    __slots__ = (
+        "_base",
+        "_brokers",
+        "_cluster_id",
+        "_configs",
+        "_features",
+        "_last_broker_epoch",
+        "_next_producer_id",
+        "_open",
+        "_removed",
+    )
 
     def __init__(self, base: MetadataImage) -> None:
         self._base = base
@@ -117,7 +127,9 @@ class _Builder:
         self._features: dict[str, int] | None = None
         self._open: dict[UUID, tuple[str, list[PartitionState]]] = {}
         self._removed: set[UUID] = set()
-        self._scalars = [base.cluster_id, base.next_producer_id, base.last_broker_epoch]
+        self._cluster_id = base.cluster_id
+        self._next_producer_id = base.next_producer_id
+        self._last_broker_epoch = base.last_broker_epoch
 
     def apply(self, records: Iterable[Record]) -> "_Builder":
         for record in records:
@@ -143,9 +155,9 @@ class _Builder:
             case ConfigRecord():
                 self._change_config(record)
             case ProducerIdsRecord():
-                self._scalars[1] = record.next_producer_id
+                self._next_producer_id = record.next_producer_id
             case ClusterIdRecord(cluster_id):
-                self._scalars[0] = cluster_id
+                self._cluster_id = cluster_id
             case FeatureRecord(name, level):
                 if self._features is None:
                     self._features = dict(self._base.features)
@@ -199,7 +211,7 @@ class _Builder:
                     log_dirs=r.log_dirs,
                     advertised_http_port=r.advertised_http_port,
                 )
-                self._scalars[2] = r.broker_epoch
+                self._last_broker_epoch = r.broker_epoch
             case BrokerFencedRecord(node_id):
                 brokers[node_id] = replace(self._broker(node_id), fenced=True)
             case BrokerUnfencedRecord(node_id):
@@ -255,16 +267,14 @@ class _Builder:
                 new_name[name] = topic
                 new_id[topic_id] = topic
             by_name, by_id = new_name, new_id
-        cluster_id, next_producer_id, last_broker_epoch = self._scalars
-        assert isinstance(cluster_id, str)
         return MetadataImage(
-            cluster_id,
+            self._cluster_id,
             index,
             by_name,
             by_id,
             base.brokers if self._brokers is None else self._brokers,
             base.configs if self._configs is None else self._configs,
             base.features if self._features is None else self._features,
-            int(next_producer_id),
-            int(last_broker_epoch),
+            self._next_producer_id,
+            self._last_broker_epoch,
         )
