@@ -117,6 +117,8 @@ _FIELDS = {t: [(field.name, str(field.type)) for field in fields(t)] for t in _T
 def encode(message: Message) -> bytes:
     kind = type(message)
     values = [getattr(message, name) for name, _ in _FIELDS[kind]]
+    if isinstance(message, AppendRequest):  # its entries are the last field
+        values[-1] = [(e.index, e.term, e.kind, e.data) for e in message.entries]
     return bytes(msgpack.packb([_NUMBERS[kind], *values]))
 
 
