@@ -99,12 +99,12 @@ def elect_leaders(
     records: list[Record] = []
     results = []
     for name, number in wanted:
-        change, code, message = _elect_one(tip, name, number, request.election_type)
+        change, code, why = _elect_one(tip, name, number, request.election_type)
         if change is not None:
             tip.apply([change])
             records.append(change)
         if not (every and code == ErrorCode.ELECTION_NOT_NEEDED):
-            results.append(m.ElectLeaderResult(name, number, code, message))
+            results.append(m.ElectLeaderResult(name, number, code, why))
     return records, m.ElectLeadersResponse(tuple(results))
 
 

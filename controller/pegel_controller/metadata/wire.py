@@ -10,7 +10,6 @@ import types
 import typing
 from collections.abc import Callable
 from enum import IntEnum
-from functools import cache
 from typing import Self
 from uuid import UUID
 
@@ -105,8 +104,18 @@ def _codec(annotation: object) -> tuple[Convert, Convert]:
     raise AssertionError(f"unsupported annotation {annotation}")
 
 
-@cache
-def _fields(cls: type) -> tuple[tuple[str, Convert, Convert, bool], ...]:
+_FieldCodec = tuple[str, Convert, Convert, bool]
+_compiled: dict[type, tuple[_FieldCodec, ...]] = {}
+
+
+def _fields(cls: type["Wire"]) -> tuple[_FieldCodec, ...]:
+    found = _compiled.get(cls)
+    if found is None:
+        found = _compiled[cls] = _compile(cls)
+    return found
+
+
+def _compile(cls: type) -> tuple[tuple[str, Convert, Convert, bool], ...]:
     hints = typing.get_type_hints(cls)
     return tuple(
         (f.name, *_codec(hints[f.name]), f.default is dataclasses.MISSING)
