@@ -1,0 +1,172 @@
+"""Encoding and decoding of declared messages, compiled for each (struct, version).
+
+An interpreter that walked the declarations would spend most of its time asking which fields a
+version has. Instead the first use of a struct in a version writes two small Python functions for
+exactly that layout (neighbouring fixed-size fields in one ``struct`` call) and keeps them.
+
+Every count and length from the wire is checked against the bytes that remain *before* anything is
+allocated, and the number of elements in one message is bounded, so memory is bounded by the frame.
+Whatever bytes come in, the outcome is a message or one ``ProtocolError``.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+from pegel.protocol.api_keys import ApiKey
+from pegel.protocol.compiler import MAX_TAGGED_FIELDS, struct_codec
+from pegel.protocol.errors import ProtocolError
+from pegel.protocol.messages import REQUESTS
+from pegel.protocol.schema import Buffer, Message
+from pegel.protocol.wire import Budget, Writer, read_unsigned_varint
+
+MAX_REQUEST_ELEMENTS = 100_000
+MAX_RESPONSE_ELEMENTS = 5_000_000
+
+M = TypeVar("M", bound=Message)
+
+_HEADER = struct.Struct(">hhih")
+_INT32 = struct.Struct(">i")
+
+
+class RequestHeader(NamedTuple):
+    """The head of a request frame; ``body_offset`` is in bytes from the frame's start."""
+
+    api_key: int
+    api_version: int
+    correlation_id: int
+    client_id: str | None
+    body_offset: int
+
+
+def encode_request(
+    message: Message, version: int, correlation_id: int, client_id: str | None
+) -> list[Buffer]:
+    """One request frame, size prefix included, as buffers to be written in order."""
+    cls = type(message)
+    writer = Writer()
+    out = writer.buffer
+    name = b"" if client_id is None else client_id.encode()
+    length = -1 if client_id is None else len(name)
+    out += b"\0\0\0\0" + _HEADER.pack(cls.api_key, version, correlation_id, length) + name
+    if version >= cls.flexible_from:
+        out.append(0)  # no tagged fields
+    struct_codec(cls, version).encode(message, writer)
+    return writer.finish()
+
+
+def read_request_header(frame: memoryview) -> RequestHeader:
+    """Read the header of a request (the frame is what follows the size prefix).
+
+    For an API or version that this process does not know the header is read as far as every
+    version shares it, so that the caller can refuse it by name.
+
+    Raises:
+        ProtocolError: the frame is too short, or its client id is not UTF-8.
+    """
+    try:
+        api_key, version, correlation_id, length = _HEADER.unpack_from(frame)
+        position = 10
+        client_id: str | None = None
+        if length >= 0:
+            if position + length > len(frame):
+                raise ProtocolError("client id runs past the end of the frame")
+            client_id = str(frame[position : position + length], "utf-8")
+            position += length
+        elif length != -1:
+            raise ProtocolError("client id has a negative length")
+        request = REQUESTS.get(api_key)
+        if request is not None and request.flexible_from <= version <= request.versions[1]:
+            position = _skip_tagged_fields(frame, position)
+    except (struct.error, UnicodeDecodeError, IndexError) as error:
+        raise ProtocolError(f"bad request header: {error}") from None
+    return RequestHeader(api_key, version, correlation_id, client_id, position)
+
+
+def _skip_tagged_fields(frame: memoryview, position: int) -> int:
+    count, position = read_unsigned_varint(frame, position)
+    if count > MAX_TAGGED_FIELDS:
+        raise ProtocolError(f"{count} tagged fields, at most {MAX_TAGGED_FIELDS} are read")
+    for _ in range(count):
+        _, position = read_unsigned_varint(frame, position)
+        size, position = read_unsigned_varint(frame, position)
+        position += size
+        if position > len(frame):
+            raise ProtocolError("a tagged field runs past the end of the frame")
+    return position
+
+
+def decode_request(header: RequestHeader, frame: memoryview) -> Message:
+    """The body of a request.
+
+    Raises:
+        ProtocolError: unknown API or version, or bytes that are not such a request.
+    """
+    request = REQUESTS.get(header.api_key)
+    if request is None:
+        raise ProtocolError(f"unknown API key {header.api_key}")
+    if not request.versions[0] <= header.api_version <= request.versions[1]:
+        raise ProtocolError(f"{request.__name__} has no version {header.api_version}")
+    return _decode(request, header.api_version, frame, header.body_offset, MAX_REQUEST_ELEMENTS)
+
+
+def encode_response(message: Message, version: int, correlation_id: int) -> list[Buffer]:
+    """One response frame, size prefix included, as buffers to be written in order."""
+    cls = type(message)
+    writer = Writer()
+    writer.buffer += b"\0\0\0\0" + _INT32.pack(correlation_id)
+    if version >= cls.flexible_from and cls.api_key != ApiKey.API_VERSIONS:
+        writer.buffer.append(0)  # no tagged fields
+    struct_codec(cls, version).encode(message, writer)
+    return writer.finish()
+
+
+def read_correlation_id(frame: memoryview) -> int:
+    """The correlation id of a response frame.
+
+    Raises:
+        ProtocolError: the frame has fewer than four bytes.
+    """
+    if len(frame) < 4:
+        raise ProtocolError("a response without a correlation id")
+    return int.from_bytes(frame[:4], "big", signed=True)
+
+
+def decode_response(response_type: type[M], version: int, frame: memoryview) -> M:
+    """The response in a frame (correlation id included, size prefix not).
+
+    Raises:
+        ProtocolError: bytes that are not such a response.
+    """
+    position = 4
+    if version >= response_type.flexible_from and response_type.api_key != ApiKey.API_VERSIONS:
+        try:
+            position = _skip_tagged_fields(frame, position)
+        except IndexError:
+            raise ProtocolError("a response without its header") from None
+    message = _decode(response_type, version, frame, position, MAX_RESPONSE_ELEMENTS)
+    assert isinstance(message, response_type)
+    return message
+
+
+_DECODE_ERRORS = (struct.error, IndexError, ValueError, OverflowError)
+
+
+def _decode(
+    cls: type[Message], version: int, frame: memoryview, position: int, max_elements: int
+) -> Message:
+    decode: Callable[..., Any] = struct_codec(cls, version).decode
+    try:
+        message, position = decode(frame, position, Budget(max_elements))
+    except ProtocolError as error:
+        raise ProtocolError(f"{cls.__name__} v{version}: {error}") from None
+    except _DECODE_ERRORS as error:
+        raise ProtocolError(f"{cls.__name__} v{version}: {error}") from None
+    if position != len(frame):
+        raise ProtocolError(
+            f"{cls.__name__} v{version}: {len(frame) - position} bytes after its end"
+        )
+    assert isinstance(message, Message)
+    return message

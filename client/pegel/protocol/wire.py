@@ -1,0 +1,270 @@
+"""Reading and writing single values: the helpers that generated codecs call.
+
+``b`` is the frame, ``p`` a position in it. Each reader checks what it reads against what remains.
+"""
+
+from __future__ import annotations
+
+import struct
+import uuid
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pegel.protocol.errors import ProtocolError
+from pegel.protocol.schema import NULL_UUID, Buffer, Records
+
+# Record bytes below this size are copied into the frame: one more buffer costs more than the copy.
+_COPY_BELOW = 1024
+
+
+class Budget:
+    """How many more array elements one message may have."""
+
+    __slots__ = ("left",)
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+
+class Writer:
+    """Collects a frame; large record buffers are kept as they are, between the rest."""
+
+    __slots__ = ("_done", "buffer")
+
+    def __init__(self) -> None:
+        self.buffer = bytearray()
+        self._done: list[Buffer] = []
+
+    def put_large(self, data: Buffer) -> None:
+        self._done.append(self.buffer)
+        self._done.append(data)
+        self.buffer = bytearray()
+
+    def finish(self) -> list[Buffer]:
+        """The buffers of the frame, its first four bytes filled with its size."""
+        done = self._done
+        if self.buffer:
+            done.append(self.buffer)
+        size = sum(map(len, done)) - 4
+        first = done[0]
+        assert isinstance(first, bytearray)
+        first[0:4] = size.to_bytes(4, "big")
+        return done
+
+
+class TagWriter(Writer):
+    """Collects the value of one tagged field, whose size stands before it."""
+
+    __slots__ = ()
+
+    def joined(self) -> bytes:
+        return b"".join([*self._done, self.buffer])
+
+
+def read_unsigned_varint(b: memoryview, p: int) -> tuple[int, int]:
+    """An unsigned varint of at most five bytes and 32 bits, and the position after it."""
+    byte = b[p]
+    p += 1
+    if byte < 0x80:
+        return byte, p
+    value = byte & 0x7F
+    for shift in (7, 14, 21, 28):
+        byte = b[p]
+        p += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            if value > 0xFFFFFFFF:
+                break
+            return value, p
+    raise ProtocolError("a varint of more than 32 bits")
+
+
+def append_unsigned_varint(out: bytearray, value: int) -> None:
+    """Append ``value`` (not negative) as a varint."""
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+
+
+def _read_uuid(b: memoryview, p: int) -> tuple[uuid.UUID, int]:
+    end = p + 16
+    if end > len(b):
+        raise ProtocolError("a uuid past the end of the frame")
+    data = bytes(b[p:end])
+    return (NULL_UUID if not any(data) else uuid.UUID(bytes=data)), end
+
+
+def _slice(b: memoryview, p: int, size: int) -> memoryview:
+    if size < 0 or size > len(b) - p:
+        raise ProtocolError(f"{size} bytes announced, {len(b) - p} remain")
+    return b[p : p + size]
+
+
+_INT16 = struct.Struct(">h")
+_INT32 = struct.Struct(">i")
+
+
+def _read_string(b: memoryview, p: int) -> tuple[str | None, int]:
+    (size,) = _INT16.unpack_from(b, p)
+    p += 2
+    if size == -1:
+        return None, p
+    return str(_slice(b, p, size), "utf-8"), p + size
+
+
+def _read_compact_string(b: memoryview, p: int) -> tuple[str | None, int]:
+    size, p = read_unsigned_varint(b, p)
+    if size == 0:
+        return None, p
+    return str(_slice(b, p, size - 1), "utf-8"), p + size - 1
+
+
+def _read_records(b: memoryview, p: int) -> tuple[memoryview | None, int]:
+    (size,) = _INT32.unpack_from(b, p)
+    p += 4
+    if size == -1:
+        return None, p
+    return _slice(b, p, size), p + size
+
+
+def _read_compact_records(b: memoryview, p: int) -> tuple[memoryview | None, int]:
+    size, p = read_unsigned_varint(b, p)
+    if size == 0:
+        return None, p
+    return _slice(b, p, size - 1), p + size - 1
+
+
+def _read_bytes(b: memoryview, p: int) -> tuple[bytes | None, int]:
+    data, p = _read_records(b, p)
+    return (None if data is None else bytes(data)), p
+
+
+def _read_compact_bytes(b: memoryview, p: int) -> tuple[bytes | None, int]:
+    data, p = _read_compact_records(b, p)
+    return (None if data is None else bytes(data)), p
+
+
+ReadElements = Callable[[memoryview, int, Budget, int], tuple[list[Any], int]]
+
+
+def _read_elements(
+    b: memoryview, p: int, budget: Budget, read: ReadElements, smallest: int, count: int
+) -> tuple[list[Any], int]:
+    if count < 0 or count * smallest > len(b) - p:
+        raise ProtocolError(f"an array of {count} elements, {len(b) - p} bytes remain")
+    budget.left -= count
+    if budget.left < 0:
+        raise ProtocolError("more array elements than one message may have")
+    return read(b, p, budget, count)
+
+
+def _read_array(
+    b: memoryview, p: int, budget: Budget, read: ReadElements, smallest: int
+) -> tuple[list[Any] | None, int]:
+    (count,) = _INT32.unpack_from(b, p)
+    if count == -1:
+        return None, p + 4
+    return _read_elements(b, p + 4, budget, read, smallest, count)
+
+
+def _read_compact_array(
+    b: memoryview, p: int, budget: Budget, read: ReadElements, smallest: int
+) -> tuple[list[Any] | None, int]:
+    count, p = read_unsigned_varint(b, p)
+    if count == 0:
+        return None, p
+    return _read_elements(b, p, budget, read, smallest, count - 1)
+
+
+def _write_string(w: Writer, value: str | None) -> None:
+    if value is None:
+        w.buffer += b"\xff\xff"
+        return
+    data = value.encode()
+    w.buffer += _INT16.pack(len(data)) + data
+
+
+def _write_compact_string(w: Writer, value: str | None) -> None:
+    if value is None:
+        w.buffer.append(0)
+        return
+    data = value.encode()
+    append_unsigned_varint(w.buffer, len(data) + 1)
+    w.buffer += data
+
+
+def _write_records(w: Writer, value: Records) -> None:
+    if value is None:
+        w.buffer += b"\xff\xff\xff\xff"
+        return
+    pieces = [value] if isinstance(value, bytes | bytearray | memoryview) else value
+    w.buffer += _INT32.pack(sum(map(len, pieces)))
+    _write_pieces(w, pieces)
+
+
+def _write_compact_records(w: Writer, value: Records) -> None:
+    if value is None:
+        w.buffer.append(0)
+        return
+    pieces = [value] if isinstance(value, bytes | bytearray | memoryview) else value
+    append_unsigned_varint(w.buffer, sum(map(len, pieces)) + 1)
+    _write_pieces(w, pieces)
+
+
+def _write_pieces(w: Writer, pieces: Sequence[Buffer]) -> None:
+    for piece in pieces:
+        if len(piece) < _COPY_BELOW:
+            w.buffer += piece
+        else:
+            w.put_large(piece)
+
+
+def _write_array(w: Writer, values: Sequence[Any] | None, write: Callable[..., None]) -> None:
+    if values is None:
+        w.buffer += b"\xff\xff\xff\xff"
+        return
+    w.buffer += _INT32.pack(len(values))
+    write(w, values)
+
+
+def _write_compact_array(
+    w: Writer, values: Sequence[Any] | None, write: Callable[..., None]
+) -> None:
+    if values is None:
+        w.buffer.append(0)
+        return
+    append_unsigned_varint(w.buffer, len(values) + 1)
+    write(w, values)
+
+
+def _write_tags(w: Writer, tags: list[tuple[int, bytes]]) -> None:
+    append_unsigned_varint(w.buffer, len(tags))
+    for tag, data in tags:
+        append_unsigned_varint(w.buffer, tag)
+        append_unsigned_varint(w.buffer, len(data))
+        w.buffer += data
+
+
+HELPERS: dict[str, Any] = {
+    "ProtocolError": ProtocolError,
+    "read_unsigned_varint": read_unsigned_varint,
+    "read_uuid": _read_uuid,
+    "read_string": _read_string,
+    "read_compact_string": _read_compact_string,
+    "read_records": _read_records,
+    "read_compact_records": _read_compact_records,
+    "read_bytes": _read_bytes,
+    "read_compact_bytes": _read_compact_bytes,
+    "read_array": _read_array,
+    "read_compact_array": _read_compact_array,
+    "write_string": _write_string,
+    "write_compact_string": _write_compact_string,
+    "write_records": _write_records,
+    "write_compact_records": _write_compact_records,
+    "write_bytes": _write_records,
+    "write_compact_bytes": _write_compact_records,
+    "write_array": _write_array,
+    "write_compact_array": _write_compact_array,
+    "write_tags": _write_tags,
+}
