@@ -24,9 +24,7 @@ def versions_of(cls: type[Message]) -> range:
 def make(cls: StructType, version: int, rng: random.Random) -> Any:
     """An instance whose fields are random where ``version`` carries them, else default."""
     values = {
-        field.name: _value(field, version, rng)
-        for field in cls.fields
-        if field.in_version(version)
+        field.name: _value(field, version, rng) for field in cls.fields if field.in_version(version)
     }
     return cls(**values)
 
