@@ -57,7 +57,7 @@ class _Compiler:
         self._tagged = sorted(
             (field for field in present if field.tag is not None), key=lambda field: field.tag or 0
         )
-        self._scope: dict[str, Any] = dict(HELPERS)
+        self._scope: dict[str, Any] = {**HELPERS, "new": object.__new__}
         self._count = 0
 
     def compile(self) -> StructCodec:
@@ -99,9 +99,20 @@ class _Compiler:
             check = [f" if {value} is None: raise ValueError({message + f' {self._version}'!r})"]
         else:
             check = []
+        if field.is_array and field.kind == "struct":
+            encode = self._bind(self._nested(field).encode)
+            each = f"for e in {value}: {encode}(e, w)"
+            count = f"write_{compact}count(w, {value})"
+            if nullable:
+                return [f" {count}", f" if {value} is not None:", f"  {each}"]
+            return [*check, f" {count}", f" {each}"]
         if field.is_array:
             write = self._bind(self._element_encoder(field))
-            return [*check, f" write_{compact}array(w, {value}, {write})"]
+            return [
+                *check,
+                f" write_{compact}count(w, {value})",
+                f" if {value}: {write}(w, {value})",
+            ]
         if field.kind == "struct":
             encode = self._bind(self._nested(field).encode)
             if nullable:
@@ -119,14 +130,6 @@ class _Compiler:
 
     def _element_encoder(self, field: Field) -> Callable[..., None]:
         """Writes a list of elements (without the count)."""
-        if field.kind == "struct":
-            encode = self._nested(field).encode
-
-            def write_structs(w: Writer, values: Sequence[Any]) -> None:
-                for value in values:
-                    encode(value, w)
-
-            return write_structs
         if field.kind in _FORMATS:
             code = _FORMATS[field.kind]
 
@@ -161,7 +164,7 @@ class _Compiler:
             lines.append("  whole = w; w = Writer()")
             lines += [" " + line for line in self._encode_field(field, value)]
             lines.append(f"  tags.append(({field.tag}, w.joined())); w = whole")
-        lines.append(" write_tags(w, tags)")
+        lines += [" if tags: write_tags(w, tags)", " else: w.buffer.append(0)"]
         self._scope["Writer"] = TagWriter
         return lines
 
@@ -176,8 +179,8 @@ class _Compiler:
     # Decoding
 
     def _decoder(self) -> str:
-        make = self._bind(_blank_maker(self._cls))
-        lines = ["def decode(b, p, budget):", f" m = {make}()"]
+        # Made without its constructor, because every field is set here.
+        lines = ["def decode(b, p, budget):", f" m = new({self._bind(self._cls)})"]
         present = {field.name for field in self._plain}
         for field in self._cls.fields:
             if field.name not in present:
@@ -205,11 +208,7 @@ class _Compiler:
         nullable = field.nullable_in(self._version)
         compact = "compact_" if self._flexible else ""
         if field.is_array:
-            read = self._bind(self._element_decoder(field))
-            null = "" if nullable else self._not_null(target)
-            smallest = 1 if field.kind == "struct" else _SIZES.get(field.kind, 1)
-            call = f" {target}, p = read_{compact}array(b, p, budget, {read}, {smallest})"
-            return [call + null]
+            return self._decode_array(field, target)
         if field.kind == "struct":
             decode = self._bind(self._nested(field).decode)
             if nullable:
@@ -225,6 +224,8 @@ class _Compiler:
         if field.kind in _FORMATS:
             unpack = self._bind(struct.Struct(">" + _FORMATS[field.kind]).unpack_from)
             return [f" {target}, = {unpack}(b, p); p += {_SIZES[field.kind]}"]
+        if field.kind == "string":
+            return self._decode_string(target, nullable)
         null = "" if nullable or field.kind == "records" else self._not_null(target)
         return [f" {target}, p = read_{compact}{field.kind}(b, p){null}"]
 
@@ -233,27 +234,60 @@ class _Compiler:
         name = target.removeprefix("m.")
         return f"\n if {target} is None: raise ProtocolError('{name} is null')"
 
+    def _read_size(self, code: str, width: int) -> list[str]:
+        """``n`` becomes the size of what follows, -1 for null."""
+        if self._flexible:
+            return [
+                " n = b[p]; p += 1",
+                " if n >= 0x80: n, p = read_unsigned_varint(b, p - 1)",
+                " n -= 1",
+            ]
+        unpack = self._bind(struct.Struct(">" + code).unpack_from)
+        return [f" n, = {unpack}(b, p); p += {width}"]
+
+    def _decode_string(self, target: str, nullable: bool) -> list[str]:
+        name = target.removeprefix("m.")
+        null = f"{target} = None" if nullable else f"raise ProtocolError('{name} is null')"
+        return [
+            *self._read_size("h", 2),
+            " if n >= 0:",
+            "  e = p + n",
+            "  if e > len(b): refuse_size(n, len(b) - p)",
+            f"  {target} = str(b[p:e], 'utf-8'); p = e",
+            f" elif n == -1: {null}",
+            " else: refuse_size(n, len(b) - p)",
+        ]
+
+    def _decode_array(self, field: Field, target: str) -> list[str]:
+        """The count is checked against what remains before any element is made."""
+        nullable = field.nullable_in(self._version)
+        null = f"{target} = None" if nullable else f"raise ProtocolError('{field.name} is null')"
+        smallest = _smallest(field, self._version, self._flexible)
+        lines = [
+            *self._read_size("i", 4),
+            " if n >= 0:",
+            f"  if n * {smallest} > len(b) - p: refuse_count(n, len(b) - p)",
+            "  budget.left -= n",
+            "  if budget.left < 0: refuse_elements()",
+        ]
+        if field.kind == "struct":
+            decode = self._bind(self._nested(field).decode)
+            lines += [
+                f"  a = {target} = []",
+                "  for _ in range(n):",
+                f"   e, p = {decode}(b, p, budget); a.append(e)",
+            ]
+        else:
+            read = self._bind(self._element_decoder(field))
+            lines.append(f"  {target}, p = {read}(b, p, n)")
+        return [*lines, f" elif n == -1: {null}", " else: refuse_count(n, len(b) - p)"]
+
     def _element_decoder(self, field: Field) -> Callable[..., tuple[list[Any], int]]:
         """Reads ``count`` elements, which the caller has checked against what remains."""
-        if field.kind == "struct":
-            decode = self._nested(field).decode
-
-            def read_structs(
-                b: memoryview, p: int, budget: Budget, count: int
-            ) -> tuple[list[Any], int]:
-                values = []
-                for _ in range(count):
-                    value, p = decode(b, p, budget)
-                    values.append(value)
-                return values, p
-
-            return read_structs
         if field.kind in _FORMATS:
             code, size = _FORMATS[field.kind], _SIZES[field.kind]
 
-            def read_numbers(
-                b: memoryview, p: int, _budget: Budget, count: int
-            ) -> tuple[list[Any], int]:
+            def read_numbers(b: memoryview, p: int, count: int) -> tuple[list[Any], int]:
                 return list(struct.unpack_from(f">{count}{code}", b, p)), p + count * size
 
             return read_numbers
@@ -264,9 +298,7 @@ class _Compiler:
             else HELPERS[f"read_{'compact_' if self._flexible else ''}{kind}"]
         )
 
-        def read_strings(
-            b: memoryview, p: int, _budget: Budget, count: int
-        ) -> tuple[list[Any], int]:
+        def read_strings(b: memoryview, p: int, count: int) -> tuple[list[Any], int]:
             values = []
             for _ in range(count):
                 value, p = read_one(b, p)
@@ -278,13 +310,13 @@ class _Compiler:
         return read_strings
 
     def _decode_tagged(self) -> list[str]:
-        lines = [" n, p = read_unsigned_varint(b, p)"]
-        lines.append(" if n:")
+        lines = [" t = b[p]; p += 1"]
+        lines.append(" if t:")
         lines.append(
-            f"  if n > {MAX_TAGGED_FIELDS}: raise ProtocolError(f'{{n}} tagged fields, at most "
+            f"  if t > {MAX_TAGGED_FIELDS}: raise ProtocolError(f'{{t}} tagged fields, at most "
             f"{MAX_TAGGED_FIELDS} are read')"
         )
-        lines.append("  for _ in range(n):")
+        lines.append("  for _ in range(t):")
         lines.append("   tag, p = read_unsigned_varint(b, p)")
         lines.append("   size, p = read_unsigned_varint(b, p)")
         lines.append("   end = p + size")
@@ -312,11 +344,20 @@ def _runs(fields: list[Field]) -> list[list[Field] | Field]:
     return runs
 
 
-def _blank_maker(cls: StructType) -> Callable[[], Any]:
-    """Makes an instance without running its constructor: the decoder sets every field."""
-    new: Callable[[StructType], Any] = object.__new__
-
-    def make() -> Any:
-        return new(cls)
-
-    return make
+def _smallest(field: Field, version: int, flexible: bool) -> int:
+    """Least number of bytes that one value (of an array: one element) takes, at least 1."""
+    if field.kind != "struct":
+        if field.kind in {"string", "bytes", "records"}:
+            return 1 if flexible else 2 if field.kind == "string" else 4
+        return 16 if field.kind == "uuid" else _SIZES[field.kind]
+    assert field.element is not None
+    size = 1 if flexible else 0
+    for inner in field.element.fields:
+        if inner.in_version(version) and inner.tag is None:
+            if inner.is_array:
+                size += 1 if flexible else 4
+            elif inner.kind == "struct" and inner.nullable_in(version):
+                size += 1
+            else:
+                size += _smallest(inner, version, flexible)
+    return max(size, 1)

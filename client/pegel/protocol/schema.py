@@ -199,9 +199,9 @@ class Struct(metaclass=StructType):
     def __eq__(self, other: object) -> bool:
         if type(self) is not type(other):
             return NotImplemented
-        return all(
-            getattr(self, field.name) == getattr(other, field.name) for field in type(self).fields
-        )
+        cls = type(self)
+        cls.__eq__ = _compile_eq(cls)  # type: ignore[method-assign]
+        return bool(self == other)
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -234,6 +234,15 @@ def _compile_init(cls: StructType) -> Any:
     source = f"def __init__(self, {star}{', '.join(parameters)}):\n" + "\n".join(body or [" pass"])
     exec(source, scope)
     return scope["__init__"]
+
+
+def _compile_eq(cls: StructType) -> Any:
+    """Field by field; encoders compare tagged structs with their default all the time."""
+    same = " and ".join(f"self.{f.name} == other.{f.name}" for f in cls.fields) or "True"
+    source = "def __eq__(self, other):\n return type(self) is type(other) and " + same
+    scope: dict[str, Any] = {}
+    exec(source, scope)
+    return scope["__eq__"]
 
 
 _MISSING = object()

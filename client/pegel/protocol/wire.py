@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import struct
 import uuid
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
 from pegel.protocol.errors import ProtocolError
 from pegel.protocol.schema import NULL_UUID, Buffer, Records
@@ -145,36 +145,16 @@ def _read_compact_bytes(b: memoryview, p: int) -> tuple[bytes | None, int]:
     return (None if data is None else bytes(data)), p
 
 
-ReadElements = Callable[[memoryview, int, Budget, int], tuple[list[Any], int]]
+def _refuse_size(size: int, remaining: int) -> NoReturn:
+    raise ProtocolError(f"{size} bytes announced, {remaining} remain")
 
 
-def _read_elements(
-    b: memoryview, p: int, budget: Budget, read: ReadElements, smallest: int, count: int
-) -> tuple[list[Any], int]:
-    if count < 0 or count * smallest > len(b) - p:
-        raise ProtocolError(f"an array of {count} elements, {len(b) - p} bytes remain")
-    budget.left -= count
-    if budget.left < 0:
-        raise ProtocolError("more array elements than one message may have")
-    return read(b, p, budget, count)
+def _refuse_count(count: int, remaining: int) -> NoReturn:
+    raise ProtocolError(f"an array of {count} elements, {remaining} bytes remain")
 
 
-def _read_array(
-    b: memoryview, p: int, budget: Budget, read: ReadElements, smallest: int
-) -> tuple[list[Any] | None, int]:
-    (count,) = _INT32.unpack_from(b, p)
-    if count == -1:
-        return None, p + 4
-    return _read_elements(b, p + 4, budget, read, smallest, count)
-
-
-def _read_compact_array(
-    b: memoryview, p: int, budget: Budget, read: ReadElements, smallest: int
-) -> tuple[list[Any] | None, int]:
-    count, p = read_unsigned_varint(b, p)
-    if count == 0:
-        return None, p
-    return _read_elements(b, p, budget, read, smallest, count - 1)
+def _refuse_elements() -> NoReturn:
+    raise ProtocolError("more array elements than one message may have")
 
 
 def _write_string(w: Writer, value: str | None) -> None:
@@ -220,22 +200,12 @@ def _write_pieces(w: Writer, pieces: Sequence[Buffer]) -> None:
             w.put_large(piece)
 
 
-def _write_array(w: Writer, values: Sequence[Any] | None, write: Callable[..., None]) -> None:
-    if values is None:
-        w.buffer += b"\xff\xff\xff\xff"
-        return
-    w.buffer += _INT32.pack(len(values))
-    write(w, values)
+def _write_count(w: Writer, values: Sequence[Any] | None) -> None:
+    w.buffer += _INT32.pack(-1 if values is None else len(values))
 
 
-def _write_compact_array(
-    w: Writer, values: Sequence[Any] | None, write: Callable[..., None]
-) -> None:
-    if values is None:
-        w.buffer.append(0)
-        return
-    append_unsigned_varint(w.buffer, len(values) + 1)
-    write(w, values)
+def _write_compact_count(w: Writer, values: Sequence[Any] | None) -> None:
+    append_unsigned_varint(w.buffer, 0 if values is None else len(values) + 1)
 
 
 def _write_tags(w: Writer, tags: list[tuple[int, bytes]]) -> None:
@@ -256,15 +226,16 @@ HELPERS: dict[str, Any] = {
     "read_compact_records": _read_compact_records,
     "read_bytes": _read_bytes,
     "read_compact_bytes": _read_compact_bytes,
-    "read_array": _read_array,
-    "read_compact_array": _read_compact_array,
+    "refuse_size": _refuse_size,
+    "refuse_count": _refuse_count,
+    "refuse_elements": _refuse_elements,
     "write_string": _write_string,
     "write_compact_string": _write_compact_string,
     "write_records": _write_records,
     "write_compact_records": _write_compact_records,
     "write_bytes": _write_records,
     "write_compact_bytes": _write_compact_records,
-    "write_array": _write_array,
-    "write_compact_array": _write_compact_array,
+    "write_count": _write_count,
+    "write_compact_count": _write_compact_count,
     "write_tags": _write_tags,
 }
