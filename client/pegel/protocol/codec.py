@@ -12,8 +12,7 @@ Whatever bytes come in, the outcome is a message or one ``ProtocolError``.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from pegel.protocol.api_keys import ApiKey
 from pegel.protocol.compiler import MAX_TAGGED_FIELDS, struct_codec
@@ -157,7 +156,7 @@ _DECODE_ERRORS = (struct.error, IndexError, ValueError, OverflowError)
 def _decode(
     cls: type[Message], version: int, frame: memoryview, position: int, max_elements: int
 ) -> Message:
-    decode: Callable[..., Any] = struct_codec(cls, version).decode
+    decode = struct_codec(cls, version).decode
     try:
         message, position = decode(frame, position, Budget(max_elements))
     except ProtocolError as error:

@@ -225,8 +225,12 @@ class _Compiler:
             unpack = self._bind(struct.Struct(">" + _FORMATS[field.kind]).unpack_from)
             return [f" {target}, = {unpack}(b, p); p += {_SIZES[field.kind]}"]
         if field.kind == "string":
-            return self._decode_string(target, nullable)
-        null = "" if nullable or field.kind == "records" else self._not_null(target)
+            return self._decode_slice(target, "str(b[p:e], 'utf-8')", ("h", 2), nullable)
+        if field.kind == "records":
+            # A null stays null even where the declaration has none: the broker answers it by an
+            # error code of the partition, which serves the other partitions.
+            return self._decode_slice(target, "b[p:e]", ("i", 4), True)
+        null = "" if nullable else self._not_null(target)
         return [f" {target}, p = read_{compact}{field.kind}(b, p){null}"]
 
     @staticmethod
@@ -245,15 +249,17 @@ class _Compiler:
         unpack = self._bind(struct.Struct(">" + code).unpack_from)
         return [f" n, = {unpack}(b, p); p += {width}"]
 
-    def _decode_string(self, target: str, nullable: bool) -> list[str]:
+    def _decode_slice(
+        self, target: str, value: str, width: tuple[str, int], nullable: bool
+    ) -> list[str]:
         name = target.removeprefix("m.")
         null = f"{target} = None" if nullable else f"raise ProtocolError('{name} is null')"
         return [
-            *self._read_size("h", 2),
+            *self._read_size(*width),
             " if n >= 0:",
             "  e = p + n",
             "  if e > len(b): refuse_size(n, len(b) - p)",
-            f"  {target} = str(b[p:e], 'utf-8'); p = e",
+            f"  {target} = {value}; p = e",
             f" elif n == -1: {null}",
             " else: refuse_size(n, len(b) - p)",
         ]
