@@ -78,7 +78,7 @@ def read_request_header(frame: memoryview) -> RequestHeader:
             raise ProtocolError("client id has a negative length")
         request = REQUESTS.get(api_key)
         if request is not None and request.flexible_from <= version <= request.versions[1]:
-            position = _skip_tagged_fields(frame, position)
+            position = _skip_tagged_fields(frame, position) if frame[position] else position + 1
     except (struct.error, UnicodeDecodeError, IndexError) as error:
         raise ProtocolError(f"bad request header: {error}") from None
     return RequestHeader(api_key, version, correlation_id, client_id, position)
@@ -108,6 +108,12 @@ def decode_request(header: RequestHeader, frame: memoryview) -> Message:
         raise ProtocolError(f"unknown API key {header.api_key}")
     if not request.versions[0] <= header.api_version <= request.versions[1]:
         raise ProtocolError(f"{request.__name__} has no version {header.api_version}")
+    if header.api_key == ApiKey.PRODUCE and header.api_version >= request.flexible_from:
+        from pegel.protocol.fast import decode_produce
+
+        produce = decode_produce(frame, header.body_offset, header.api_version)
+        if produce is not None:
+            return produce
     return _decode(request, header.api_version, frame, header.body_offset, MAX_REQUEST_ELEMENTS)
 
 

@@ -87,12 +87,23 @@ def append_unsigned_varint(out: bytearray, value: int) -> None:
     out.append(value)
 
 
-def _read_uuid(b: memoryview, p: int) -> tuple[uuid.UUID, int]:
+# Topic ids come again with every request, and making a UUID costs more than the rest of a topic.
+_MAX_KNOWN_UUIDS = 4096
+_known_uuids: dict[bytes, uuid.UUID] = {bytes(16): NULL_UUID}
+
+
+def read_uuid(b: memoryview, p: int) -> tuple[uuid.UUID, int]:
+    """A uuid (null is all zeros) and the position after it."""
     end = p + 16
     if end > len(b):
         raise ProtocolError("a uuid past the end of the frame")
     data = bytes(b[p:end])
-    return (NULL_UUID if not any(data) else uuid.UUID(bytes=data)), end
+    value = _known_uuids.get(data)
+    if value is None:
+        if len(_known_uuids) >= _MAX_KNOWN_UUIDS:
+            _known_uuids.clear()
+        value = _known_uuids[data] = uuid.UUID(bytes=data)
+    return value, end
 
 
 def _slice(b: memoryview, p: int, size: int) -> memoryview:
@@ -219,7 +230,7 @@ def _write_tags(w: Writer, tags: list[tuple[int, bytes]]) -> None:
 HELPERS: dict[str, Any] = {
     "ProtocolError": ProtocolError,
     "read_unsigned_varint": read_unsigned_varint,
-    "read_uuid": _read_uuid,
+    "read_uuid": read_uuid,
     "read_string": _read_string,
     "read_compact_string": _read_compact_string,
     "read_records": _read_records,

@@ -13,6 +13,8 @@ from pegel.protocol.codec import (
     encode_response,
     read_request_header,
 )
+from pegel.protocol.compiler import struct_codec
+from pegel.protocol.fast import decode_produce
 from pegel.protocol.messages.fetch import FetchableTopicResponse, FetchResponse, PartitionData
 from pegel.protocol.messages.produce import (
     PartitionProduceData,
@@ -21,6 +23,7 @@ from pegel.protocol.messages.produce import (
     TopicProduceData,
 )
 from pegel.protocol.schema import Buffer, Records
+from pegel.protocol.wire import Budget
 
 TOPIC_ID = uuid.UUID(int=7)
 
@@ -72,6 +75,23 @@ def test_fetched_buffers_are_sent_as_they_are_and_read_as_one_view(version: int)
         assert isinstance(partition.records, memoryview)
         assert partition.records.obj is frame
         assert partition.records == b"".join(pieces)
+
+
+@pytest.mark.parametrize("version", range(9, 14))
+def test_the_fast_path_reads_what_the_compiled_decoder_reads(version: int) -> None:
+    """Also for every one-byte change: it answers the same or leaves the request alone."""
+    message = produce(b"batch" * 60, version)
+    frame = bytearray(b"".join(encode_request(message, version, 1, "c")))[4:]
+    offset = read_request_header(memoryview(frame)).body_offset
+    compiled = struct_codec(ProduceRequest, version).decode
+    assert decode_produce(memoryview(frame), offset, version) == message
+    for position in range(offset, len(frame)):
+        for byte in (0, 1, 2, 0x7F, 0x80, 0xFF):
+            broken = memoryview(bytearray(frame))
+            broken[position] = byte
+            fast = decode_produce(broken, offset, version)
+            if fast is not None:
+                assert compiled(broken, offset, Budget(10)) == (fast, len(broken))
 
 
 @pytest.mark.parametrize("records", [None, b"", [], [b""]])
