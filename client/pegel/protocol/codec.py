@@ -14,9 +14,10 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple, TypeVar
 
-from pegel.protocol.api_keys import ApiKey
+from pegel.protocol.api_keys import APIS, ApiKey
 from pegel.protocol.compiler import MAX_TAGGED_FIELDS, struct_codec
 from pegel.protocol.errors import ProtocolError
+from pegel.protocol.fast import decode_produce
 from pegel.protocol.messages import REQUESTS
 from pegel.protocol.schema import Buffer, Message
 from pegel.protocol.wire import Budget, Writer, read_unsigned_varint
@@ -76,8 +77,8 @@ def read_request_header(frame: memoryview) -> RequestHeader:
             position += length
         elif length != -1:
             raise ProtocolError("client id has a negative length")
-        request = REQUESTS.get(api_key)
-        if request is not None and request.flexible_from <= version <= request.versions[1]:
+        info = APIS.get(api_key)
+        if info is not None and info.flexible_from <= version <= info.max_version:
             position = _skip_tagged_fields(frame, position) if frame[position] else position + 1
     except (struct.error, UnicodeDecodeError, IndexError) as error:
         raise ProtocolError(f"bad request header: {error}") from None
@@ -103,18 +104,17 @@ def decode_request(header: RequestHeader, frame: memoryview) -> Message:
     Raises:
         ProtocolError: unknown API or version, or bytes that are not such a request.
     """
-    request = REQUESTS.get(header.api_key)
-    if request is None:
-        raise ProtocolError(f"unknown API key {header.api_key}")
-    if not request.versions[0] <= header.api_version <= request.versions[1]:
-        raise ProtocolError(f"{request.__name__} has no version {header.api_version}")
-    if header.api_key == ApiKey.PRODUCE and header.api_version >= request.flexible_from:
-        from pegel.protocol.fast import decode_produce
-
-        produce = decode_produce(frame, header.body_offset, header.api_version)
+    api_key, version, _, _, position = header
+    info = APIS.get(api_key)
+    if info is None:
+        raise ProtocolError(f"unknown API key {api_key}")
+    if not info.min_version <= version <= info.max_version:
+        raise ProtocolError(f"{info.name} has no version {version}")
+    if api_key == 0 and version >= info.flexible_from:
+        produce = decode_produce(frame, position, version)
         if produce is not None:
             return produce
-    return _decode(request, header.api_version, frame, header.body_offset, MAX_REQUEST_ELEMENTS)
+    return _decode(REQUESTS[api_key], version, frame, position, MAX_REQUEST_ELEMENTS)
 
 
 def encode_response(message: Message, version: int, correlation_id: int) -> list[Buffer]:
