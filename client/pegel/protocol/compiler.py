@@ -159,14 +159,21 @@ class _Compiler:
         lines = [" tags = []"]
         for field in self._tagged:
             value = f"m.{field.name}"
-            default = self._default(field)
-            lines.append(f" if {value} != {default}:")
+            lines.append(f" if {self._differs(field, value)}:")
             lines.append("  whole = w; w = Writer()")
             lines += [" " + line for line in self._encode_field(field, value)]
             lines.append(f"  tags.append(({field.tag}, w.joined())); w = whole")
         lines += [" if tags: write_tags(w, tags)", " else: w.buffer.append(0)"]
         self._scope["Writer"] = TagWriter
         return lines
+
+    def _differs(self, field: Field, value: str) -> str:
+        """Whether a tagged field is not at its default; structs of numbers compare in place."""
+        inner = field.element.fields if field.element is not None else ()
+        plain = all(f.kind in _FORMATS and not f.is_array for f in inner)
+        if inner and plain and not field.is_array and field.nullable is None:
+            return " or ".join(f"{value}.{f.name} != {f.default}" for f in inner)
+        return f"{value} != {self._default(field)}"
 
     def _default(self, field: Field) -> str:
         if field.default == () and field.is_array:
