@@ -134,3 +134,9 @@ class LogView:
         assert term is not None
         del self._entries[: index - self.snapshot_index]
         self.snapshot_index, self.snapshot_term = index, term
+
+    def reset(self, index: int, term: int) -> None:
+        """Start over behind a snapshot that this log does not reach or contradicts."""
+        assert index > self.commit_index
+        self._entries.clear()
+        self.snapshot_index, self.snapshot_term, self.commit_index = index, term, index
