@@ -268,11 +268,11 @@ class RaftNode:
         return tuple(self.log.slice(after + 1, last, 1 << 62)) if last > after else ()
 
     def _retire_removed_leader(self) -> None:
-        gone = self.node_id not in self.membership.voters
-        if gone and isinstance(self.state, Leader):
-            if self._memberships[-1][0] <= self.log.commit_index:
-                replication.flush(self, self.state, self._now)  # tells the others of the commit
-                election.become_follower(self, self.term, None, self._now)
+        if not isinstance(self.state, Leader) or self.node_id in self.membership.voters:
+            return
+        if self._memberships[-1][0] <= self.log.commit_index:
+            replication.flush(self, self.state, self._now)  # tells the others of the commit
+            election.become_follower(self, self.term, None, self._now)
 
     # Used by election.py and replication.py.
 
@@ -352,6 +352,3 @@ class RaftNode:
         self.persisted_index = max(self.persisted_index, snapshot.index)
         self.applied_index = snapshot.index
         self._take_snapshot(snapshot)
-
-
-__all__ = ["Candidate", "PreCandidate", "RaftNode"]
