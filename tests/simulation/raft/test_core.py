@@ -1,4 +1,4 @@
-"""Randomised runs of the Raft core over a hostile network, with crashes that lose unsynced writes."""
+"""Random runs of the Raft core: a hostile network, and crashes that lose unsynced writes."""
 
 import heapq
 import random
