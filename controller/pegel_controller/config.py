@@ -85,7 +85,7 @@ _T = ConfigType
 _CODECS = ("uncompressed", "zstd", "lz4", "snappy", "gzip", "producer")
 
 
-def _topic(  # noqa: PLR0917 - a table row
+def _topic(
     name: str,
     kind: ConfigType,
     default: object,

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from pegel.protocol.errors import ErrorCode
-
 from pegel_controller.control.options import ControllerOptions
 from pegel_controller.control.tip import Tip
 from pegel_controller.metadata.image import MetadataImage

@@ -1,7 +1,6 @@
 """AlterConfigs and IncrementalAlterConfigs of one resource."""
 
 from pegel.protocol.errors import ErrorCode
-
 from pegel_controller.config import (
     BROKER_CONFIGS,
     TOPIC_CONFIGS,

@@ -5,7 +5,6 @@ from random import Random
 from typing import TypeVar
 
 from pegel.protocol.errors import ErrorCode
-
 from pegel_controller.control import elections
 from pegel_controller.control.brokers import BrokerControl, check_epoch
 from pegel_controller.control.configs import plan_configs

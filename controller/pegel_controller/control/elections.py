@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 from pegel.protocol.errors import ErrorCode
-
 from pegel_controller.control.partitions import next_partition
 from pegel_controller.control.tip import Tip
 from pegel_controller.metadata.image import PartitionState

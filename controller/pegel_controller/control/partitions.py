@@ -63,7 +63,7 @@ def next_partition(
     )
 
 
-def _elect(  # noqa: PLR0917
+def _elect(
     old: PartitionState,
     isr: tuple[int, ...],
     trusted: tuple[int, ...],

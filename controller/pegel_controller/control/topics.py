@@ -5,7 +5,6 @@ from random import Random
 from uuid import UUID
 
 from pegel.protocol.errors import ErrorCode
-
 from pegel_controller.config import BROKER_CONFIGS, InvalidConfigError, validate_topic_configs
 from pegel_controller.control.options import ControllerOptions
 from pegel_controller.control.placement import place

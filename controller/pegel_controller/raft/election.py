@@ -19,6 +19,8 @@ def election_deadline(node: RaftNode, now: float) -> float:
     options = node.options
     if node.term == 0:  # a new cluster need not wait for a leader that never was
         return now + node.random.uniform(0.02, 0.08)
+    if now < node.hurry_until:  # the leader is known to be dead: others find out within moments
+        return now + node.random.uniform(options.hurry_retry_min, options.hurry_retry_max)
     return now + node.random.uniform(options.election_timeout_min, options.election_timeout_max)
 
 
@@ -29,7 +31,9 @@ def become_follower(node: RaftNode, term: int, leader_id: int | None, now: float
         node.term, node.vote = term, None
     if isinstance(node.state, Leader):
         node.fail_reads(node.state)
-    heard = now if leader_id is not None else float("-inf")
+    heard = float("-inf")
+    if leader_id is not None:
+        heard, node.hurry_until = now, float("-inf")
     node.state = Follower(election_deadline(node, now), leader_id, heard)
 
 

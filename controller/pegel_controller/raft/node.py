@@ -22,11 +22,9 @@ from pegel_controller.raft.options import RaftOptions
 from pegel_controller.raft.progress import Progress
 from pegel_controller.raft.ready import Envelope, HardState, Membership, ReadResult, Ready, Snapshot
 from pegel_controller.raft.states import (
-    Candidate,
     Follower,
     Leader,
     PendingRead,
-    PreCandidate,
     State,
 )
 
@@ -74,6 +72,7 @@ class RaftNode:
         self.reads: list[ReadResult] = []
         self.incoming_key: tuple[int, int, int] | None = None
         self.incoming = bytearray()
+        self.hurry_until = float("-inf")  # until then elections are retried quickly
         # A restarted voter may have acknowledged a leader whose lease still runs.
         self._quiet_until = now + options.election_timeout_min if self.term else now
         self._now = now
@@ -210,8 +209,14 @@ class RaftNode:
             state.progress[peer].back_off(state.progress[peer].match_index + 1)
         elif isinstance(state, Follower) and state.leader_id == peer:
             options = self.options
+            # Staggered by rank: two candidates at once would split the votes.
+            others = [
+                voter for voter in self.membership.voters if voter not in {peer, self.node_id}
+            ]
+            rank = sum(voter < self.node_id for voter in others)
             delay = self.random.uniform(options.peer_lost_delay_min, options.peer_lost_delay_max)
-            self.state = Follower(now + delay)
+            self.hurry_until = now + options.election_timeout_min
+            self.state = Follower(now + delay + rank * options.peer_lost_stagger)
 
     def on_persisted(self, index: int, term: int) -> None:
         """Entries up to ``index`` are durable; ignored where ``index`` was truncated since."""

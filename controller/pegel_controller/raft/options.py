@@ -17,7 +17,10 @@ class RaftOptions:
     election_timeout_min: float = 0.600
     election_timeout_max: float = 0.900
     peer_lost_delay_min: float = 0.005
-    peer_lost_delay_max: float = 0.030
+    peer_lost_delay_max: float = 0.010
+    peer_lost_stagger: float = 0.060
+    hurry_retry_min: float = 0.030
+    hurry_retry_max: float = 0.090
     append_bytes_max: int = 1 << 20
     inflight_messages_max: int = 64
     inflight_bytes_max: int = 8 << 20

@@ -1,24 +1,31 @@
-"""The asyncio shell of Raft. Signatures are final; the behaviour is NOT BUILT yet."""
+"""The asyncio shell of Raft: its timer, its disk queue, its messages, and who waits for what."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from random import Random
 
 from pegel.seams import World
+from pegel_controller.raft.errors import NotLeaderError, RaftClosedError, RaftError
 from pegel_controller.raft.interfaces import RaftStateMachine, RaftStatus, RaftTransport
+from pegel_controller.raft.log_view import EntryKind
+from pegel_controller.raft.messages import decode, encode
+from pegel_controller.raft.node import RaftNode
 from pegel_controller.raft.options import RaftOptions
-
-_MISSING = "the Raft core is not built yet"
+from pegel_controller.raft.ready import HardState, Ready, Snapshot
+from pegel_controller.raft.wal import WriteAheadLog
 
 
 class RaftRunner:
     """Runs one Raft node: its timer, its write-ahead log and its messages.
 
     ``voters`` is the first configuration (node id to host and port); a log that exists wins over
-    it. All methods are called on one event loop.
+    it. All methods are called on one event loop. ``on_fatal`` is called once if the disk fails:
+    the node has stopped and must not be trusted to have stored anything since.
     """
 
-    def __init__(  # noqa: PLR0917 (the order is the interface)
+    def __init__(
         self,
         world: World,
         node_id: int,
@@ -27,19 +34,65 @@ class RaftRunner:
         transport: RaftTransport,
         options: RaftOptions,
         state_machine: RaftStateMachine,
+        on_fatal: Callable[[Exception], None] | None = None,
     ) -> None:
         if node_id < 0:
             raise ValueError(f"node id {node_id} is negative")
         self.node_id = node_id
-        self.term = 0
-        self.leader_id: int | None = None
-        self.is_leader = False  # true only after an entry of its own term is applied
+        self.on_fatal = on_fatal
         self._world = world
-        self._directory = directory
         self._voters = dict(voters)
         self._transport = transport
         self._options = options
         self._state_machine = state_machine
+        self._wal = WriteAheadLog(world.disk, directory, options.segment_bytes)
+        self._queue = world.new_disk_queue(f"raft-{node_id}")
+        self._node: RaftNode | None = None
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._pump_scheduled = False
+        self._closed = False
+        # Readys that wait for the sync under way; the next sync covers them all.
+        self._waiting: list[Ready] = []
+        self._syncing = False
+        self._unsaved_commit: HardState | None = None
+        self._proposals: dict[int, tuple[int, asyncio.Future[int]]] = {}
+        self._read_tokens: dict[int, asyncio.Future[None]] = {}
+        self._reads_to_apply: list[tuple[int, asyncio.Future[None]]] = []
+        self._told: tuple[int | None, int, bool] = (None, 0, False)
+        self._leader_waiters: list[asyncio.Future[None]] = []
+        self._applied_bytes = 0
+        self._snapshotting = False
+
+    # -- what it is
+
+    @property
+    def term(self) -> int:
+        return self._node.term if self._node else 0
+
+    @property
+    def leader_id(self) -> int | None:
+        return self._node.leader_id if self._node else None
+
+    @property
+    def is_leader(self) -> bool:
+        """True only after an entry of its own term is applied."""
+        return bool(self._node and not self._closed and self._node.is_leader)
+
+    def lease_valid(self, now: float) -> bool:
+        """Whether a quorum was heard within the minimum election timeout before ``now``."""
+        return bool(self._node and not self._closed and self._node.lease_valid(now))
+
+    def status(self) -> RaftStatus:
+        node = self._require()
+        log, members = node.log, node.membership
+        return RaftStatus(
+            self.node_id, node.role, node.term, node.leader_id, log.commit_index,
+            node.applied_index, log.last_index, log.snapshot_index, members.voters,
+            members.learners,
+        )  # fmt: skip
+
+    # -- life
 
     async def start(self) -> None:
         """Recover the log from disk and take part.
@@ -47,11 +100,81 @@ class RaftRunner:
         Raises:
             RaftError: the log is damaged in the middle (names file and offset).
         """
-        raise NotImplementedError(_MISSING)
+        found = await self._queue.submit(self._wal.recover)
+        # Its own generator: the order of elections must not depend on other users of the world's.
+        random = Random(self._world.random.getrandbits(64))
+        if found.snapshot is not None:
+            snapshot = found.snapshot
+            self._state_machine.restore(snapshot.index, snapshot.term, snapshot.data)
+        self._node = RaftNode(
+            self.node_id,
+            sorted(self._voters),
+            random,
+            self._options,
+            self._world.clock.monotonic(),
+            hard_state=found.hard_state,
+            snapshot=found.snapshot,
+            entries=found.entries,
+        )
+        self._schedule_pump()
+        self._arm()
 
     async def close(self) -> None:
         """Fail what is pending with ``RaftClosedError`` and stop; safe to call twice."""
-        raise NotImplementedError(_MISSING)
+        if self._closed:
+            return
+        self._stop(RaftClosedError("this Raft node is closed"))
+        commit, self._unsaved_commit = self._unsaved_commit, None
+
+        def finish() -> None:
+            if commit is not None:
+                self._wal.append(None, (), commit, sync=True)
+            self._wal.close()
+
+        if self._node is not None:
+            await self._queue.submit(finish)
+        self._queue.close()
+
+    def _stop(self, error: Exception) -> None:
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        for _, future in self._proposals.values():
+            _fail(future, error)
+        for waiter in [*self._read_tokens.values(), *(f for _, f in self._reads_to_apply)]:
+            _fail(waiter, error)
+        for waiter in self._leader_waiters:
+            _fail(waiter, error)
+        self._proposals.clear()
+        self._read_tokens.clear()
+        self._reads_to_apply.clear()
+        self._leader_waiters.clear()
+
+    def _die(self, error: Exception) -> None:
+        """The disk failed: what it holds now is unknown, so nothing more may leave this node."""
+        if self._closed:
+            return
+        closed = RaftClosedError(f"the Raft log failed: {error}")
+        closed.__cause__ = error
+        self._stop(closed)
+        if self.on_fatal is not None:
+            self.on_fatal(error)
+
+    # -- requests
+
+    def propose_nowait(self, data: bytes) -> int:
+        """Append and return the index at once; ``apply`` tells of its commit.
+
+        Raises:
+            NotLeaderError: this node does not lead.
+            RaftError: ``pending_proposals_max`` are uncommitted.
+        """
+        node = self._require()
+        if node.log.last_index - node.log.commit_index >= self._options.pending_proposals_max:
+            raise RaftError("too many proposals wait for a quorum")
+        index = node.propose(data, self._world.clock.monotonic())
+        self._schedule_pump()
+        return index
 
     async def propose(self, data: bytes) -> int:
         """The entry's index, once committed and applied on this node.
@@ -60,15 +183,10 @@ class RaftRunner:
             NotLeaderError: not, or no longer, the leader (the entry may still be committed).
             RaftClosedError: closed meanwhile.
         """
-        raise NotImplementedError(_MISSING)
-
-    def propose_nowait(self, data: bytes) -> int:
-        """Append and return the index at once; ``apply`` tells of its commit.
-
-        Raises:
-            NotLeaderError: this node does not lead.
-        """
-        raise NotImplementedError(_MISSING)
+        index = self.propose_nowait(data)
+        future: asyncio.Future[int] = self._loop.create_future()
+        self._proposals[index] = (self.term, future)
+        return await future
 
     async def read_barrier(self) -> None:
         """Return when all that was committed before the call is applied here (read index).
@@ -76,7 +194,12 @@ class RaftRunner:
         Raises:
             NotLeaderError: leadership was not confirmed.
         """
-        raise NotImplementedError(_MISSING)
+        token = self._require().read_index(self._world.clock.monotonic())
+        future = self._read_tokens.get(token)
+        if future is None:
+            future = self._read_tokens[token] = self._loop.create_future()
+        self._schedule_pump()
+        await asyncio.shield(future)
 
     async def transfer_leadership(self, to: int | None = None) -> None:
         """Hand over to ``to``, or to the voter that is furthest along.
@@ -85,23 +208,235 @@ class RaftRunner:
             NotLeaderError: this node does not lead.
             RaftError: the target is no voter, or did not take over in an election timeout.
         """
-        raise NotImplementedError(_MISSING)
-
-    def lease_valid(self, now: float) -> bool:
-        """Whether a quorum was heard within the minimum election timeout before ``now``."""
-        raise NotImplementedError(_MISSING)
+        node = self._require()
+        target = node.transfer_leadership(to, self._world.clock.monotonic())
+        self._schedule_pump()
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        self._leader_waiters.append(waiter)
+        try:
+            async with asyncio.timeout(self._options.election_timeout_max):
+                await waiter
+        except TimeoutError:
+            raise RaftError(f"node {target} did not take over in time") from None
 
     def on_message(self, peer_id: int, payload: bytes) -> None:
         """A payload of ``peer_id``. Raises RaftError where it does not decode."""
-        raise NotImplementedError(_MISSING)
+        if self._node is None or self._closed:
+            return
+        self._node.step(peer_id, decode(payload), self._world.clock.monotonic())
+        self._schedule_pump()
 
     def on_peer_connected(self, peer_id: int) -> None:
-        """The transport reaches ``peer_id`` again: resume sending without waiting."""
-        raise NotImplementedError(_MISSING)
+        """The transport reaches ``peer_id`` again; the next heartbeat resumes what it lacks."""
 
     def on_peer_lost(self, peer_id: int) -> None:
         """The process of ``peer_id`` is known to be gone; elect at once if it led."""
-        raise NotImplementedError(_MISSING)
+        if self._node is not None and not self._closed:
+            self._node.on_peer_lost(peer_id, self._world.clock.monotonic())
+            self._schedule_pump()
+            self._arm()
 
-    def status(self) -> RaftStatus:
-        raise NotImplementedError(_MISSING)
+    def _require(self) -> RaftNode:
+        if self._closed or self._node is None:
+            raise RaftClosedError("this Raft node is not running")
+        return self._node
+
+    # -- time
+
+    def _arm(self) -> None:
+        """One timer. It may fire early, never late: deadlines mostly move back."""
+        assert self._node is not None
+        deadline = self._node.next_deadline()
+        if self._timer is not None:
+            if self._timer.when() <= deadline and not self._timer.cancelled():
+                return
+            self._timer.cancel()
+        self._timer = self._loop.call_at(deadline, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        if self._closed:
+            return
+        assert self._node is not None
+        now = self._world.clock.monotonic()
+        if now >= self._node.next_deadline():
+            self._node.tick(now)
+            self._pump()
+        self._arm()
+
+    # -- effects
+
+    def _schedule_pump(self) -> None:
+        """Handle what the core wants once this turn of the loop has brought all its inputs."""
+        if not self._pump_scheduled:
+            self._pump_scheduled = True
+            self._loop.call_soon(self._pump)
+
+    def _pump(self) -> None:
+        self._pump_scheduled = False
+        if self._closed:
+            return
+        assert self._node is not None
+        while (ready := self._node.ready()) is not None:
+            for envelope in ready.messages:
+                self._transport.send(envelope.to, encode(envelope.message))
+            self._waiting.append(ready)
+        self._sync()
+        self._tell()
+        self._arm()
+
+    def _sync(self) -> None:
+        """Persist everything that waits with one sync, unless one is under way."""
+        if self._syncing or not self._waiting or self._closed:
+            return
+        batch, self._waiting = self._waiting, []
+        if not any(r.must_sync for r in batch):
+            # Only commit indexes moved: they are saved with the next entries, or at the end.
+            self._remember_commit(batch)
+            self._finish(batch)
+            return
+        unsaved, self._unsaved_commit = self._unsaved_commit, None
+        self._syncing = True
+        future = self._queue.submit(lambda: self._persist(batch, unsaved))
+        future.add_done_callback(lambda done: self._persisted(done, batch))
+
+    def _remember_commit(self, batch: Sequence[Ready]) -> None:
+        for ready in batch:
+            self._unsaved_commit = ready.hard_state or self._unsaved_commit
+
+    def _persist(self, batch: Sequence[Ready], unsaved: HardState | None) -> None:
+        """On the disk queue: the order within each Ready is its contract."""
+        if unsaved is not None:
+            self._wal.append(None, (), unsaved, sync=False)
+        for position, ready in enumerate(batch):
+            if ready.snapshot is not None:
+                self._wal.save_snapshot(ready.snapshot)
+            self._wal.append(
+                ready.truncate_from,
+                ready.entries,
+                ready.hard_state,
+                sync=position == len(batch) - 1,
+            )
+            if ready.snapshot is not None:
+                self._wal.compact(ready.snapshot.index)
+
+    def _persisted(self, done: asyncio.Future[None], batch: Sequence[Ready]) -> None:
+        self._syncing = False
+        if done.cancelled() or self._closed:
+            return
+        error = done.exception()
+        if error is not None:
+            self._die(error if isinstance(error, Exception) else RaftError(repr(error)))
+            return
+        self._finish(batch)
+        self._pump()
+
+    def _finish(self, batch: Sequence[Ready]) -> None:
+        """Everything of ``batch`` is durable: send, apply, and resolve who waited."""
+        assert self._node is not None
+        for ready in batch:
+            for envelope in ready.messages_after_sync:
+                self._transport.send(envelope.to, encode(envelope.message))
+            if ready.entries:
+                self._node.on_persisted(ready.entries[-1].index, ready.entries[-1].term)
+            self._apply(ready)
+            if self._closed:
+                return
+        self._resolve_reads()
+        self._maybe_snapshot()
+        self._schedule_pump()  # on_persisted may have moved the commit index
+
+    def _apply(self, ready: Ready) -> None:
+        assert self._node is not None
+        if ready.snapshot is not None:
+            snapshot = ready.snapshot
+            self._state_machine.restore(snapshot.index, snapshot.term, snapshot.data)
+            self._applied_bytes = 0
+        for entry in ready.committed:
+            if entry.kind is EntryKind.COMMAND:
+                self._state_machine.apply(entry.index, entry.term, entry.data)
+            self._applied_bytes += len(entry.data)
+            waiting = self._proposals.pop(entry.index, None)
+            if waiting is not None and not waiting[1].done():
+                if waiting[0] == entry.term:
+                    waiting[1].set_result(entry.index)
+                else:
+                    waiting[1].set_exception(NotLeaderError(self.leader_id))
+        if ready.committed:
+            self._node.on_applied(ready.committed[-1].index)
+        for read in ready.reads:
+            future = self._read_tokens.pop(read.token, None)
+            if future is None:
+                continue
+            if read.index is None:
+                _fail(future, NotLeaderError(self.leader_id))
+            else:
+                self._reads_to_apply.append((read.index, future))
+
+    def _resolve_reads(self) -> None:
+        assert self._node is not None
+        applied = self._node.applied_index
+        for index, future in self._reads_to_apply:
+            if index <= applied and not future.done():
+                future.set_result(None)
+        self._reads_to_apply = [(i, f) for i, f in self._reads_to_apply if not f.done()]
+
+    def _tell(self) -> None:
+        """Pass a change of leadership on, and fail what only a leader could finish."""
+        assert self._node is not None
+        now = (self._node.leader_id, self._node.term, self._node.is_leader)
+        if now == self._told:
+            return
+        before, self._told = self._told, now
+        if before[2] and not now[2]:
+            error = NotLeaderError(now[0])
+            for _, future in self._proposals.values():
+                _fail(future, error)
+            self._proposals.clear()
+        if now[0] not in {None, self.node_id}:
+            for waiter in self._leader_waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
+            self._leader_waiters.clear()
+        self._state_machine.on_leader_change(*now)
+
+    # -- snapshots
+
+    def _maybe_snapshot(self) -> None:
+        node, options = self._node, self._options
+        assert node is not None
+        behind = node.applied_index - node.log.snapshot_index
+        if self._snapshotting or behind == 0:
+            return
+        if (
+            behind < options.snapshot_after_entries
+            and self._applied_bytes < options.snapshot_after_bytes
+        ):
+            return
+        index = node.applied_index
+        term = node.log.term_at(index)
+        assert term is not None
+        snapshot = Snapshot(index, term, node.membership_at(index), self._state_machine.snapshot())
+        self._snapshotting, self._applied_bytes = True, 0
+        self._queue.submit(lambda: self._wal.save_snapshot(snapshot)).add_done_callback(
+            lambda done: self._snapshot_saved(done, snapshot)
+        )
+
+    def _snapshot_saved(self, done: asyncio.Future[None], snapshot: Snapshot) -> None:
+        self._snapshotting = False
+        if done.cancelled() or self._closed:
+            return
+        error = done.exception()
+        if error is not None:
+            self._die(error if isinstance(error, Exception) else RaftError(repr(error)))
+            return
+        assert self._node is not None
+        if self._node.log.snapshot_index < snapshot.index:  # a leader's may have come meanwhile
+            self._node.compact(snapshot)
+            self._queue.submit(lambda: self._wal.compact(snapshot.index))
+
+
+def _fail(future: asyncio.Future[int] | asyncio.Future[None], error: Exception) -> None:
+    if not future.done():
+        future.set_exception(error)
+        future.exception()  # whoever waits still gets it; nobody waiting is no error
