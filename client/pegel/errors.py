@@ -1,0 +1,121 @@
+"""One tree of errors, each with Kafka's code and whether a retry can help."""
+
+from __future__ import annotations
+
+from pegel.protocol.errors import ErrorCode
+
+
+class PegelError(Exception):
+    """Root of the tree.
+
+    Attributes:
+        code: Kafka's error code; ``UNKNOWN_SERVER_ERROR`` where no broker said it.
+        retriable: the same call may succeed later without any change.
+    """
+
+    default_code = ErrorCode.UNKNOWN_SERVER_ERROR
+    default_retriable: bool | None = None
+
+    def __init__(
+        self, message: str, code: ErrorCode | None = None, retriable: bool | None = None
+    ) -> None:
+        super().__init__(message)
+        self.code = self.default_code if code is None else code
+        chosen = self.default_retriable if retriable is None else retriable
+        self.retriable = self.code.retriable if chosen is None else chosen
+
+
+class ConnectionFailedError(PegelError):
+    """No connection, or it broke before the answer came."""
+
+    default_code = ErrorCode.NETWORK_EXCEPTION
+    default_retriable = True
+
+
+class RequestTimeoutError(PegelError):
+    """No answer in time; what was asked may still happen."""
+
+    default_code = ErrorCode.REQUEST_TIMED_OUT
+    default_retriable = True
+
+
+class UnsupportedVersionError(PegelError):
+    """The broker speaks no version of this API that this client speaks."""
+
+    default_code = ErrorCode.UNSUPPORTED_VERSION
+    default_retriable = False
+
+
+class BrokerError(PegelError):
+    """A broker answered with an error code."""
+
+
+class TopicNotFoundError(BrokerError):
+    default_code = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+
+
+class TopicExistsError(BrokerError):
+    default_code = ErrorCode.TOPIC_ALREADY_EXISTS
+
+
+class OffsetOutOfRangeError(BrokerError):
+    """The position is not in the log (any more), and no reset policy says where to go on."""
+
+    default_code = ErrorCode.OFFSET_OUT_OF_RANGE
+
+
+class LogTruncationError(BrokerError):
+    """Records that were read are gone: an unclean election lost them (KIP-320)."""
+
+    default_code = ErrorCode.OFFSET_OUT_OF_RANGE
+
+
+class DeliveryTimeoutError(PegelError):
+    """A record was not acknowledged within ``delivery_timeout``; it may have been written."""
+
+    default_code = ErrorCode.REQUEST_TIMED_OUT
+    default_retriable = False
+
+
+class ProducerFencedError(BrokerError):
+    """A newer producer with the same identity took over."""
+
+    default_code = ErrorCode.INVALID_PRODUCER_EPOCH
+
+
+class BufferFullError(PegelError):
+    """The producer's memory stayed full for as long as the call may wait."""
+
+    default_code = ErrorCode.REQUEST_TIMED_OUT
+    default_retriable = True
+
+
+class ClosedError(PegelError):
+    """The client was closed."""
+
+    default_retriable = False
+
+
+_BY_CODE: dict[int, type[BrokerError]] = {
+    ErrorCode.UNKNOWN_TOPIC_OR_PARTITION: TopicNotFoundError,
+    ErrorCode.UNKNOWN_TOPIC_ID: TopicNotFoundError,
+    ErrorCode.TOPIC_ALREADY_EXISTS: TopicExistsError,
+    ErrorCode.OFFSET_OUT_OF_RANGE: OffsetOutOfRangeError,
+    ErrorCode.INVALID_PRODUCER_EPOCH: ProducerFencedError,
+    ErrorCode.PRODUCER_FENCED: ProducerFencedError,
+}
+
+
+def to_error_code(code: int) -> ErrorCode:
+    """The member for a number from the wire; newer brokers may send codes unknown here."""
+    try:
+        return ErrorCode(code)
+    except ValueError:
+        return ErrorCode.UNKNOWN_SERVER_ERROR
+
+
+def broker_error(code: int, what: str, detail: str | None = None) -> BrokerError:
+    """The error for ``code``; ``what`` names the thing it is about, ``detail`` is the broker's."""
+    known = to_error_code(code)
+    text = detail or known.message
+    return _BY_CODE.get(known, BrokerError)(f"{what}: {text} ({known.name})", known)
