@@ -118,6 +118,12 @@ class Controller:
         """Live brokers that have not applied `index`; a create answers when there are none."""
         return self.brokers.behind(self.tip, index)
 
+    def on_metadata_applied(self, broker_id: int, index: int) -> None:
+        """A broker asks for what follows `index`: it has applied everything up to there."""
+        session = self.brokers.sessions.get(broker_id)
+        if session is not None:
+            session.applied_index = max(session.applied_index, index)
+
     def unregister_broker(self, now: float, request: m.UnregisterBrokerRequest) -> ControllerResult:
         broker = self.tip.image.brokers.get(request.broker_id)
         if broker is None:

@@ -3,8 +3,8 @@
 import time
 
 import pytest
-from pegel.protocol.errors import ErrorCode
 
+from pegel.protocol.errors import ErrorCode
 from pegel_controller.metadata.image import MetadataImage
 from pegel_controller.metadata.snapshot import decode_snapshot, encode_snapshot
 from pegel_controller.rpc import messages as m
