@@ -181,13 +181,9 @@ class StructType(type):
         return cls
 
 
-@dataclass_transform(
-    kw_only_default=True,
-    field_specifiers=(
-        boolean, int8, int16, uint16, int32, int64, float64, uuid_, string, bytes_, records_,
-        array, nested,
-    ),
-)  # fmt: skip
+# Without field specifiers a type checker takes any right-hand side for a default, which is what
+# every field has; a specifier would have to be called with ``default=`` each time.
+@dataclass_transform(kw_only_default=True)
 class Struct(metaclass=StructType):
     """Base of all declared structs; compares and prints by its fields."""
 

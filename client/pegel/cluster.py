@@ -1,0 +1,76 @@
+"""What the parts of one client share: its connections, its metadata, its clock and options."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import TypeVar
+
+from pegel.config import ClientOptions
+from pegel.errors import ConnectionFailedError, PegelError
+from pegel.metadata import Metadata
+from pegel.network.backoff import retry_pause
+from pegel.network.pool import ConnectionPool
+from pegel.protocol.schema import Message
+from pegel.seams import Clock, Network
+
+M = TypeVar("M", bound=Message)
+
+
+class Cluster:
+    """A client's view of one cluster."""
+
+    def __init__(
+        self,
+        bootstrap: tuple[tuple[str, int], ...],
+        *,
+        network: Network,
+        clock: Clock,
+        rng: random.Random,
+        options: ClientOptions,
+    ) -> None:
+        self.clock, self.random, self.options = clock, rng, options
+        self.pool = ConnectionPool(network, clock, rng, options)
+        self.metadata = Metadata(bootstrap, self.pool, clock, rng, options)
+
+    async def ask_any(
+        self, request: Message, response_type: type[M], *, timeout: float | None = None
+    ) -> M:
+        """Ask one broker after another until one answers.
+
+        Raises:
+            ConnectionFailedError, RequestTimeoutError: none did within the time-out.
+            UnsupportedVersionError: the brokers do not speak this API.
+        """
+        wait = self.options.request_timeout if timeout is None else timeout
+        deadline = self.clock.monotonic() + wait
+        last_error: PegelError | None = None
+        attempts = 0
+        while True:
+            for endpoint in self.metadata.endpoints():
+                left = deadline - self.clock.monotonic()
+                if left <= 0:
+                    break
+                try:
+                    async with asyncio.timeout(left):
+                        return await self.pool.ask(endpoint, request, response_type, timeout=left)
+                except TimeoutError:
+                    break
+                except PegelError as error:
+                    if not error.retriable:
+                        raise
+                    last_error = error
+            left = deadline - self.clock.monotonic()
+            if left <= 0:
+                raise last_error or ConnectionFailedError(f"no broker answered in {wait:.3g} s")
+            await asyncio.sleep(min(left, self.retry_pause(attempts)))
+            attempts += 1
+
+    def retry_pause(self, attempts: int) -> float:
+        """Seconds to wait before retry number ``attempts``, counted from 0."""
+        options = self.options
+        return retry_pause(attempts, options.retry_backoff, options.retry_backoff_max, self.random)
+
+    async def close(self) -> None:
+        await self.metadata.close()
+        await self.pool.close()

@@ -1,0 +1,170 @@
+"""Options of clients, producers and consumers: typed, checked where they are made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pegel.record import Codec
+
+Acks = Literal[0, 1, -1, "all"]
+Compression = Literal["none", "gzip", "snappy", "lz4", "zstd"]
+OffsetReset = Literal["earliest", "latest", "none"]
+IsolationLevel = Literal["read_uncommitted", "read_committed"]
+
+DEFAULT_PORT = 9092
+# The largest frame that brokers take, less the room for a request around its records.
+MAX_BATCH_BYTES = 95 * 1024 * 1024
+
+
+def parse_bootstrap(text: str) -> tuple[tuple[str, int], ...]:
+    """``"host:port,…"`` as pairs; the port defaults to 9092, IPv6 addresses stand in brackets.
+
+    Raises:
+        ValueError: no address, or a port that is none.
+    """
+    addresses: list[tuple[str, int]] = []
+    for part in (p.strip() for p in text.split(",")):
+        if not part:
+            continue
+        host, port = part, str(DEFAULT_PORT)
+        if part.startswith("["):
+            host, _, rest = part[1:].partition("]")
+            port = rest[1:] if rest.startswith(":") else port
+        elif part.count(":") == 1:
+            host, _, port = part.partition(":")
+        if not host or not port.isdigit() or not 0 < int(port) < 65536:
+            raise ValueError(f"{part!r} is not an address; write host:port, such as localhost:9092")
+        addresses.append((host, int(port)))
+    if not addresses:
+        raise ValueError("no bootstrap address; write host:port, such as localhost:9092")
+    return tuple(addresses)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientOptions:
+    """What all parts of a client share; times in seconds.
+
+    Attributes:
+        request_timeout: longest wait for one response.
+        connect_timeout: longest wait for a connection and its handshake.
+        metadata_max_age: the cluster's metadata is read again when older than this.
+        retry_backoff, retry_backoff_max: first and longest pause before a retry. The first is
+            short because a failed-over partition is back within a fraction of a second.
+        reconnect_backoff_max: longest pause before a broker that does not answer is tried again.
+        stall: a request unanswered for so long makes the client look for a new leader.
+        topic_grace: how long a topic may be unknown before that is an error; a topic that was
+            created a moment ago is not known to every broker of an Apache Kafka cluster.
+        auto_create_topics: ask the broker to create an unknown topic that is written to.
+    """
+
+    client_id: str = "pegel"
+    request_timeout: float = 30.0
+    connect_timeout: float = 10.0
+    metadata_max_age: float = 300.0
+    retry_backoff: float = 0.02
+    retry_backoff_max: float = 1.0
+    reconnect_backoff_max: float = 1.0
+    stall: float = 0.25
+    topic_grace: float = 2.0
+    auto_create_topics: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProducerOptions:
+    """How a producer writes.
+
+    Attributes:
+        acks: 0 (no acknowledgement), 1 (the leader has it), "all" (every in-sync replica has it).
+        idempotent: no duplicates and no reordering by retries; needs acks="all". ``None`` means
+            wherever acks allows it.
+        linger_ms: how long a batch that is not full waits for more records.
+        batch_bytes: a batch is full at this size; keep it below ``max.message.bytes``.
+        request_bytes: most record bytes in one request.
+        buffer_bytes: records held in memory until acknowledged; above it, sends wait.
+        delivery_timeout: seconds from the call until a record is acknowledged or has failed.
+        max_in_flight: unanswered requests per broker; brokers remember five batches.
+    """
+
+    acks: Acks = "all"
+    idempotent: bool | None = None
+    compression: Compression = "none"
+    compression_level: int | None = None
+    linger_ms: float = 0.0
+    batch_bytes: int = 512 * 1024
+    request_bytes: int = 4 * 1024 * 1024
+    buffer_bytes: int = 64 * 1024 * 1024
+    delivery_timeout: float = 120.0
+    max_in_flight: int = 5
+
+    def __post_init__(self) -> None:
+        if self.acks not in {0, 1, -1, "all"}:
+            raise ValueError(f'acks is 0, 1 or "all", not {self.acks!r}')
+        if self.compression not in {"none", "gzip", "snappy", "lz4", "zstd"}:
+            raise ValueError(
+                f"compression is none, gzip, snappy, lz4 or zstd, not {self.compression!r}"
+            )
+        if self.idempotent and self.required_acks != -1:
+            raise ValueError('an idempotent producer needs acks="all"')
+        if not 1 <= self.max_in_flight <= 5 and self.is_idempotent:
+            raise ValueError("an idempotent producer has 1 to 5 requests in flight")
+        if not 0 < self.batch_bytes <= MAX_BATCH_BYTES:
+            raise ValueError(f"batch_bytes is between 1 and {MAX_BATCH_BYTES}")
+        if self.buffer_bytes < self.batch_bytes:
+            raise ValueError("buffer_bytes is at least batch_bytes")
+        if self.linger_ms < 0 or self.delivery_timeout <= 0 or self.max_in_flight < 1:
+            raise ValueError("linger_ms, delivery_timeout and max_in_flight are not negative")
+
+    @property
+    def required_acks(self) -> int:
+        """As on the wire: 0, 1, or -1 for all."""
+        return -1 if self.acks == "all" else self.acks
+
+    @property
+    def is_idempotent(self) -> bool:
+        return self.required_acks == -1 if self.idempotent is None else self.idempotent
+
+    @property
+    def codec(self) -> Codec:
+        return Codec[self.compression.upper()]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsumerOptions:
+    """How a consumer reads.
+
+    Attributes:
+        offset_reset: where to go on when a position is not in the log: its first record, its
+            end, or nowhere (an error).
+        isolation: "read_committed" leaves out records of aborted and of open transactions.
+        max_wait: seconds for which a broker may hold a fetch that found too little.
+        min_bytes: what is not too little.
+        fetch_bytes, partition_fetch_bytes: most bytes of a response, and of one partition in it;
+            a batch that is larger comes alone.
+        prefetch_bytes: bytes fetched ahead of the reader; above it, fetching stops.
+        rack: read from an in-sync replica in this rack where there is one (KIP-392).
+    """
+
+    offset_reset: OffsetReset = "latest"
+    isolation: IsolationLevel = "read_uncommitted"
+    max_wait: float = 0.5
+    min_bytes: int = 1
+    fetch_bytes: int = 16 * 1024 * 1024
+    partition_fetch_bytes: int = 1024 * 1024
+    prefetch_bytes: int = 32 * 1024 * 1024
+    rack: str = ""
+
+    def __post_init__(self) -> None:
+        if self.offset_reset not in {"earliest", "latest", "none"}:
+            raise ValueError(f"offset_reset is earliest, latest or none, not {self.offset_reset!r}")
+        if self.isolation not in {"read_uncommitted", "read_committed"}:
+            raise ValueError(
+                f"isolation is read_uncommitted or read_committed, not {self.isolation!r}"
+            )
+        if min(self.fetch_bytes, self.partition_fetch_bytes, self.prefetch_bytes) <= 0:
+            raise ValueError("fetch_bytes, partition_fetch_bytes and prefetch_bytes are positive")
+
+    @property
+    def isolation_level(self) -> int:
+        """As on the wire."""
+        return 1 if self.isolation == "read_committed" else 0
