@@ -43,6 +43,7 @@ MAX_METADATA_WAIT = 30.0
 MAX_TOPIC_WAIT = 60.0
 # A leader election touches every partition of a broker; the log names them up to this many.
 MAX_LOGGED_ELECTIONS = 50
+HAND_OVER_TIMEOUT = 0.300
 # A new active controller gives live brokers this long to connect before it probes them.
 TAKEOVER_PROBE_DELAY = 0.030
 
@@ -110,8 +111,9 @@ class ControllerNode:
             return
         if self.raft.is_leader and len(self._voters) > 1:
             try:
-                await self.raft.transfer_leadership()
-            except RaftError as error:
+                async with asyncio.timeout(HAND_OVER_TIMEOUT):
+                    await self.raft.transfer_leadership()
+            except (RaftError, TimeoutError) as error:
                 _log.info("leadership was not handed over: %s", error)
         self._closed = True
         if self._timer is not None:

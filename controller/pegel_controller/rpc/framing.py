@@ -76,7 +76,7 @@ def decode_frame(data: memoryview) -> Frame:
         RpcError: it is none.
     """
     try:
-        values = msgpack.unpackb(data, max_buffer_size=len(data))
+        values = msgpack.unpackb(data)
     except Exception as error:  # msgpack raises many unrelated types on bad input
         raise RpcError(f"a frame that is no msgpack: {error!r}") from None
     match values:
