@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from pegel_controller.config import LONG_MAX, TOPIC_CONFIGS, Value, parse
 
+__all__ = ["LONG_MAX", "LogConfig"]
+
 DEFAULT_PRODUCER_ID_EXPIRATION_MS = 86_400_000
 _KEYS = (
     "cleanup.policy", "delete.retention.ms", "file.delete.delay.ms", "flush.messages", "flush.ms",

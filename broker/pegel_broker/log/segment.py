@@ -30,7 +30,7 @@ class Segment:
     used by it and by the event loop.
     """
 
-    __slots__ = ("base_offset", "created_ms", "first_timestamp", "folder", "index",
+    __slots__ = ("base_offset", "created_ms", "entry_synced", "first_timestamp", "folder", "index",
                  "max_timestamp", "reader", "size", "writer", "written")  # fmt: skip
 
     def __init__(self, folder: str, base_offset: int, created_ms: int) -> None:
@@ -39,6 +39,7 @@ class Segment:
         self.created_ms = created_ms
         self.size = 0
         self.written = 0
+        self.entry_synced = False  # whether its name is known to be on stable storage
         self.index: SegmentIndex | None = None
         self.first_timestamp = -1  # of the first batch (its largest)
         self.max_timestamp = -1

@@ -1,0 +1,159 @@
+"""When a log directory writes its checkpoint files, and syncs by time: one timer for all its logs.
+
+Nothing runs while nothing changed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from random import Random
+from typing import TYPE_CHECKING
+
+from pegel_broker.log.checkpoints import (
+    HIGH_WATERMARK_FILE,
+    LEADER_EPOCH_FILE,
+    LOG_START_FILE,
+    RECOVERY_POINT_FILE,
+    encode_epochs,
+    encode_offsets,
+)
+from pegel_broker.log.directory import LogDirectory
+
+if TYPE_CHECKING:
+    from pegel_broker.log.stored_log import StoredLog
+
+# Kafka: replica.high.watermark.checkpoint.interval.ms.
+CHECKPOINT_INTERVAL = 5.0
+
+_CONTENT: dict[str, Callable[[StoredLog], int | None]] = {
+    HIGH_WATERMARK_FILE: lambda log: log.high_watermark,
+    RECOVERY_POINT_FILE: lambda log: log.recovery_point,
+    # Kafka names only logs that start within their first segment.
+    LOG_START_FILE: lambda log: (
+        log.log_start_offset if log.log_start_offset > log.segments[0].base_offset else None
+    ),
+}
+
+
+class DirectoryKeeper:
+    """The logs of one directory and what of them is to be checkpointed."""
+
+    def __init__(self, directory: LogDirectory, random: Random) -> None:
+        self.directory = directory
+        self._random = random
+        self.logs: dict[tuple[str, int], StoredLog] = {}
+        self._dirty_files: dict[str, None] = {}
+        self._dirty_epochs: dict[StoredLog, None] = {}
+        self._epochs_scheduled = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._flush_due: dict[StoredLog, float] = {}
+        self._flush_timer: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
+
+    # --- checkpoint files ---
+
+    def mark(self, file_name: str) -> None:
+        """Have this checkpoint file written within ``CHECKPOINT_INTERVAL``."""
+        self._dirty_files[file_name] = None
+        if self._timer is None:
+            self._timer = self._loop.call_later(CHECKPOINT_INTERVAL, self.write_checkpoints)
+
+    def write_checkpoints(
+        self,
+        done: Callable[[None], None] | None = None,
+        lowered: dict[StoredLog, int] | None = None,
+    ) -> None:
+        """Write the dirty ones now. ``lowered`` caps the offsets of logs about to be truncated."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        names = sorted(self._dirty_files)
+        self._dirty_files.clear()
+        contents = [(f"{self.directory.path}/{n}", self._encode(n, lowered or {})) for n in names]
+        disk = self.directory.disk
+
+        def write() -> None:
+            for path, data in contents:
+                disk.write_file(path, data)
+
+        if contents or done is not None:
+            self.directory.run("background", write, done)
+
+    def _encode(self, file_name: str, lowered: dict[StoredLog, int]) -> bytes:
+        value_of = _CONTENT[file_name]
+        rows = []
+        for (topic, partition), log in sorted(self.logs.items()):
+            value = value_of(log)
+            if value is not None:
+                rows.append((topic, partition, min(value, lowered.get(log, value))))
+        return encode_offsets(rows)
+
+    # --- leader epochs ---
+
+    def mark_epochs(self, log: StoredLog) -> None:
+        """Have the log's ``leader-epoch-checkpoint`` written at the end of this turn."""
+        self._dirty_epochs[log] = None
+        if not self._epochs_scheduled:
+            self._epochs_scheduled = True
+            self._loop.call_soon(self.write_epochs)
+
+    def write_epochs(self) -> None:
+        self._epochs_scheduled = False
+        logs = [log for log in self._dirty_epochs if log.ready and not log.deleted]
+        self._dirty_epochs = {
+            log: None for log in self._dirty_epochs if not log.ready and not log.deleted
+        }  # once their directories are there
+        contents = []
+        for log in logs:
+            if log.epochs.dirty:
+                log.epochs.dirty = False
+                contents.append((log, encode_epochs(log.epochs.entries())))
+        if not contents:
+            return
+        disk = self.directory.disk
+
+        def write() -> None:
+            for log, data in contents:
+                if not log.deleted:
+                    disk.write_file(f"{log.folder}/{LEADER_EPOCH_FILE}", data)
+
+        self.directory.run("background", write)
+
+    # --- flush.ms ---
+
+    def flush_within(self, log: StoredLog, seconds: float) -> None:
+        """Have the log synced at most ``seconds`` from now, unless that is due earlier anyway."""
+        now = self._loop.time()
+        due = min(self._flush_due.get(log, now + seconds), now + seconds)
+        self._flush_due[log] = due
+        if self._flush_timer is None or due < self._flush_timer.when():
+            if self._flush_timer is not None:
+                self._flush_timer.cancel()
+            self._flush_timer = self._loop.call_at(due, self._flush)
+
+    def _flush(self) -> None:
+        now = self._loop.time()
+        self._flush_timer = None
+        for log in [log for log, due in self._flush_due.items() if due <= now]:
+            del self._flush_due[log]
+            log.request_sync()
+        if self._flush_due:
+            self._flush_timer = self._loop.call_at(min(self._flush_due.values()), self._flush)
+
+    def forget(self, log: StoredLog) -> None:
+        """``log`` is removed."""
+        self._flush_due.pop(log, None)
+        self._dirty_epochs.pop(log, None)
+        self.directory.forget(log)
+
+    def next_unique(self) -> int:
+        """128 random bits, for the name of a directory that is being removed."""
+        return self._random.getrandbits(128)
+
+    def stop(self) -> None:
+        """Cancel the timers."""
+        for timer in (self._timer, self._flush_timer):
+            if timer is not None:
+                timer.cancel()
+        self._timer = self._flush_timer = None

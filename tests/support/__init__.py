@@ -1,0 +1,1 @@
+"""Doubles of the outside world, shared by the tests."""

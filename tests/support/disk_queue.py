@@ -1,0 +1,83 @@
+"""Disk queues for tests: one that runs each call on the loop's next turn, and one held by hand."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class LoopDiskQueue:
+    """A ``DiskQueue`` without a thread: each call runs in a turn of its own, in order.
+
+    While ``held`` nothing runs: a disk that hangs. ``release()`` lets it go on.
+    """
+
+    def __init__(self, name: str = "") -> None:
+        self.name = name
+        self.held = False
+        self.closed = False
+        self._jobs: deque[tuple[Callable[[], Any], asyncio.Future[Any]]] = deque()
+        self._scheduled = False
+
+    def submit(self, call: Callable[[], T]) -> asyncio.Future[T]:
+        if self.closed:
+            raise RuntimeError("this disk queue is closed")
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._jobs.append((call, future))
+        self._schedule()
+        return future
+
+    def hold(self) -> None:
+        self.held = True
+
+    def release(self) -> None:
+        self.held = False
+        self._schedule()
+
+    def close(self) -> None:
+        self.closed = True
+        self.held = False
+        while self._jobs:
+            self._run_one()
+
+    def _schedule(self) -> None:
+        if self._jobs and not self._scheduled and not self.held:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._scheduled = False
+        if self._jobs and not self.held:
+            self._run_one()
+        self._schedule()
+
+    def _run_one(self) -> None:
+        call, future = self._jobs.popleft()
+        try:
+            result = call()
+        except Exception as error:
+            if not future.done():
+                future.set_exception(error)
+        else:
+            if not future.done():
+                future.set_result(result)
+
+
+class LoopDiskQueues:
+    """Makes queues and remembers them by name, for ``World.new_disk_queue``."""
+
+    def __init__(self) -> None:
+        self.made: list[LoopDiskQueue] = []
+
+    def __call__(self, name: str) -> LoopDiskQueue:
+        queue = LoopDiskQueue(name)
+        self.made.append(queue)
+        return queue
+
+    def named(self, name: str) -> LoopDiskQueue:
+        """The newest queue of that name."""
+        return next(q for q in reversed(self.made) if q.name == name)
