@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import Protocol
 
@@ -20,10 +19,12 @@ class Clock(Protocol):
 
 
 class RealClock:
-    """The running event loop's clock and the host's wall clock."""
+    """The host's monotonic clock, which is the event loop's too, and its wall clock."""
 
     def monotonic(self) -> float:
-        return asyncio.get_running_loop().time()
+        # Not ``loop.time()``: uvloop reads the clock once per turn, and a lease must be checked
+        # against now, not against the moment before the process was paused.
+        return time.monotonic()
 
     def wall_ms(self) -> int:
         return time.time_ns() // 1_000_000

@@ -1,0 +1,382 @@
+"""The replica fetcher: follows every partition that one other broker leads, over one connection.
+
+One round: ask for what changed since the last request (a fetch session), append what came, wait
+until it is stable, ask again. A follower's fetch offset claims that it holds everything before,
+so it never asks beyond what its own disk queue has confirmed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from pegel.errors import PegelError
+from pegel.network.connection import Connection
+from pegel.protocol.errors import ErrorCode
+from pegel.protocol.messages.fetch import (
+    FetchPartition,
+    FetchRequest,
+    FetchResponse,
+    FetchTopic,
+    ForgottenTopic,
+    PartitionData,
+    ReplicaState,
+)
+from pegel_broker.log.errors import LogError
+from pegel_broker.replication.hosted import HostedPartition
+from pegel_broker.replication.partition import Follower
+
+if TYPE_CHECKING:
+    from pegel_broker.replication.manager import ReplicaManager
+
+_log = logging.getLogger("pegel.broker")
+
+CONNECT_TIMEOUT = 2.0
+REQUEST_TIMEOUT = 10.0
+BACK_OFF_MIN = 0.010
+BACK_OFF_MAX = 0.500
+# One partition's error: its leader and this broker do not agree yet.
+PARTITION_BACK_OFF = 0.050
+# Partitions that arrive together (a new topic, a failover) share one new session.
+INTERRUPT_DELAY = 0.002
+
+Key = tuple[UUID, int]
+
+
+@dataclass(slots=True)
+class _Following:
+    """One partition and what the leader was last asked for it."""
+
+    hosted: HostedPartition
+    epoch: int
+    asked: tuple[int, int, int, int] | None = None
+    truncating: bool = False
+    delayed: bool = False
+
+
+class ReplicaFetcher:
+    """Follows partitions led by ``leader_id`` until ``close``."""
+
+    def __init__(self, manager: ReplicaManager, leader_id: int) -> None:
+        self.leader_id = leader_id
+        self._manager = manager
+        self._loop = asyncio.get_running_loop()
+        self._partitions: dict[Key, _Following] = {}
+        self._dirty: dict[Key, None] = {}
+        self._forgotten: dict[Key, None] = {}
+        # Appended to, and not yet known to be stable.
+        self._appended: dict[Key, _Following] = {}
+        self._connection: Connection | None = None
+        self._session_id = 0
+        self._session_epoch = 0
+        self._changed = asyncio.Event()  # there may be something to ask for
+        self._interrupt = asyncio.Event()  # do not wait for the request in flight
+        self._task = asyncio.create_task(self._run(), name=f"replica-fetcher-{leader_id}")
+
+    def __len__(self) -> int:
+        return len(self._partitions)
+
+    def add(self, hosted: HostedPartition) -> None:
+        """Follow ``hosted`` in its current leader epoch."""
+        key = (hosted.topic_id, hosted.core.partition)
+        self._partitions[key] = _Following(hosted, hosted.core.state.epoch)
+        self._forgotten.pop(key, None)
+        self._touch(key)
+        # The request in flight may wait for half a second: a new one has to take its place.
+        self._loop.call_later(INTERRUPT_DELAY, self._interrupt_if_unsent)
+
+    def _interrupt_if_unsent(self) -> None:
+        if self._dirty:
+            self._interrupt.set()
+
+    def remove(self, hosted: HostedPartition) -> None:
+        key = (hosted.topic_id, hosted.core.partition)
+        if self._partitions.pop(key, None) is not None:
+            self._dirty.pop(key, None)
+            self._forgotten[key] = None
+            self._changed.set()
+
+    def on_stable(self, hosted: HostedPartition) -> None:
+        """Everything appended to the follower's log may be claimed."""
+        key = (hosted.topic_id, hosted.core.partition)
+        if key in self._partitions and hosted.log.stable_offset == hosted.log.log_end_offset:
+            self._touch(key)
+
+    async def close(self) -> None:
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        self._disconnect()
+
+    def _touch(self, key: Key) -> None:
+        self._dirty[key] = None
+        self._changed.set()
+
+    # -- rounds
+
+    async def _run(self) -> None:
+        back_off = BACK_OFF_MIN
+        while True:
+            await self._wait_for_work()
+            try:
+                connection = await self._connect()
+                if connection is not None:
+                    await self._round(connection)
+                    back_off = BACK_OFF_MIN
+                    continue
+            except (PegelError, OSError) as error:
+                _log.debug("fetching from broker %d: %s", self.leader_id, error)
+            except Exception:
+                _log.exception("fetching from broker %d failed", self.leader_id)
+            self._disconnect()
+            await asyncio.sleep(back_off)
+            back_off = min(2 * back_off, BACK_OFF_MAX)
+
+    async def _wait_for_work(self) -> None:
+        """Until a partition can be asked for, and none waits for its own disk."""
+        while not self._partitions or self._unstable():
+            self._changed.clear()
+            await self._changed.wait()
+        self._changed.clear()
+
+    def _unstable(self) -> list[Key]:
+        """Partitions whose appends the disk has not confirmed: the next request claims them."""
+        waiting = []
+        for key, following in self._appended.items():
+            log = following.hosted.log
+            if (
+                log.offline is None
+                and not log.deleted
+                and self._partitions.get(key) is following
+                and not following.truncating
+                and log.stable_offset < log.log_end_offset
+            ):
+                waiting.append(key)
+        if not waiting:
+            self._appended.clear()
+        return waiting
+
+    async def _connect(self) -> Connection | None:
+        if self._connection is not None and not self._connection.closed:
+            return self._connection
+        self._disconnect()
+        broker = self._manager.image.brokers.get(self.leader_id)
+        if broker is None:
+            return None
+        manager = self._manager
+        self._connection = await Connection.open(
+            manager.world.network,
+            manager.world.clock,
+            broker.host,
+            broker.port,
+            client_id=f"broker-{manager.node_id}-fetcher",
+            timeout=CONNECT_TIMEOUT,
+        )
+        return self._connection
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        self._session_id = self._session_epoch = 0
+
+    async def _round(self, connection: Connection) -> None:
+        """One request and its response."""
+        self._interrupt.clear()
+        request = self._build()
+        sent = connection.send(request)
+        interrupted = asyncio.ensure_future(self._interrupt.wait())
+        try:
+            await asyncio.wait(  # type: ignore[type-var]
+                {sent, interrupted}, timeout=REQUEST_TIMEOUT, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            interrupted.cancel()
+        if not sent.done():
+            # Interrupted, or the leader hangs. Responses come in order, so a new connection.
+            self._disconnect()
+            return
+        response = sent.result()
+        assert isinstance(response, FetchResponse)
+        if response.error_code:
+            _log.debug("fetch session of broker %d: error %d", self.leader_id, response.error_code)
+            self._session_id = self._session_epoch = 0
+            return
+        if response.session_id and not self._session_id:
+            self._session_id = response.session_id
+        if self._session_id:
+            self._session_epoch = (
+                1 if self._session_epoch == 0x7FFFFFFF else self._session_epoch + 1
+            )
+        for topic in response.responses:
+            for data in topic.partitions:
+                key = (topic.topic_id, data.partition_index)
+                following = self._partitions.get(key)
+                if following is not None:
+                    self._take(key, following, data)
+
+    def _build(self) -> FetchRequest:
+        """A full request for a new session, else what changed since the last."""
+        full = self._session_id == 0
+        if full:
+            self._session_epoch = 0
+            self._forgotten.clear()
+            keys = list(self._partitions)
+        else:
+            keys = list(self._dirty)
+        self._dirty.clear()
+        by_topic: dict[UUID, list[FetchPartition]] = {}
+        for key in keys:
+            following = self._partitions.get(key)
+            if following is None:
+                continue
+            if following.truncating or following.delayed:
+                # Left out of the session until it is ready again.
+                if not full and following.asked is not None:
+                    self._forgotten[key] = None
+                following.asked = None
+                continue
+            log = following.hosted.log
+            offset = log.log_end_offset
+            last_epoch = log.epoch_for_offset(offset - 1) if offset > log.log_start_offset else -1
+            asked = (offset, following.epoch, last_epoch, log.log_start_offset)
+            if not full and asked == following.asked:
+                continue
+            following.asked = asked
+            by_topic.setdefault(key[0], []).append(
+                FetchPartition(
+                    partition=key[1],
+                    current_leader_epoch=following.epoch,
+                    fetch_offset=offset,
+                    last_fetched_epoch=last_epoch,
+                    log_start_offset=log.log_start_offset,
+                    partition_max_bytes=self._manager.options.fetch_max_bytes,
+                )
+            )
+        forgotten: dict[UUID, list[int]] = {}
+        for topic_id, partition in self._forgotten:
+            forgotten.setdefault(topic_id, []).append(partition)
+        self._forgotten.clear()
+        options, manager = self._manager.options, self._manager
+        return FetchRequest(
+            replica_state=ReplicaState(
+                replica_id=manager.node_id, replica_epoch=manager.broker_epoch()
+            ),
+            max_wait_ms=options.fetch_wait_max_ms,
+            min_bytes=1,
+            max_bytes=options.fetch_response_max_bytes,
+            session_id=self._session_id,
+            session_epoch=self._session_epoch,
+            topics=[FetchTopic(topic_id=t, partitions=p) for t, p in by_topic.items()],
+            forgotten_topics_data=[
+                ForgottenTopic(topic_id=t, partitions=p) for t, p in forgotten.items()
+            ],
+        )
+
+    # -- one partition of a response
+
+    def _take(self, key: Key, following: _Following, data: PartitionData) -> None:
+        hosted = following.hosted
+        state = hosted.core.state
+        if (
+            not isinstance(state, Follower)
+            or state.epoch != following.epoch
+            or following.truncating
+            or following.asked is None
+            or following.asked[0] != hosted.log.log_end_offset
+        ):
+            return  # asked before something changed: it is asked again
+        try:
+            if data.error_code:
+                self._on_error(key, following, data)
+            elif data.diverging_epoch.epoch >= 0:
+                offset = self._truncation_offset(hosted, data)
+                self._truncate(key, following, offset, restart=False)
+            else:
+                self._append(key, following, data)
+        except LogError as error:
+            _log.warning("following %s-%d: %s", *hosted.key, error)
+            self._delay(key, following)
+
+    def _append(self, key: Key, following: _Following, data: PartitionData) -> None:
+        hosted = following.hosted
+        log = hosted.log
+        records = data.records
+        if records is not None:
+            assert isinstance(records, memoryview)
+            if len(records):
+                appended = log.append_as_follower(records)
+                self._manager.counters.replicated_bytes += appended.bytes
+                self._appended[key] = following
+                self._touch(key)
+        high_watermark = min(data.high_watermark, log.log_end_offset)
+        if high_watermark > hosted.core.high_watermark:
+            hosted.core.high_watermark = high_watermark
+            hosted.on_high_watermark()
+        if data.log_start_offset > log.log_start_offset:
+            log.delete_records_before(min(data.log_start_offset, hosted.core.high_watermark))
+
+    def _on_error(self, key: Key, following: _Following, data: PartitionData) -> None:
+        hosted = following.hosted
+        if data.error_code == ErrorCode.OFFSET_OUT_OF_RANGE and data.log_start_offset >= 0:
+            # Retention at the leader has overtaken this replica: nothing here is of use.
+            _log.info(
+                "%s-%d restarts at offset %d of its leader", *hosted.key, data.log_start_offset
+            )
+            self._truncate(key, following, data.log_start_offset, restart=True)
+            return
+        _log.debug("following %s-%d: error %d", *hosted.key, data.error_code)
+        self._delay(key, following)
+
+    def _delay(self, key: Key, following: _Following) -> None:
+        """Ask again a little later; the metadata may tell more until then."""
+        following.delayed = True
+        self._touch(key)
+
+        def again() -> None:
+            following.delayed = False
+            if self._partitions.get(key) is following:
+                self._touch(key)
+                self._interrupt_if_unsent()
+
+        self._loop.call_later(PARTITION_BACK_OFF, again)
+
+    def _truncation_offset(self, hosted: HostedPartition, data: PartitionData) -> int:
+        """Where the two logs part, as far as one answer tells; the next round may go further."""
+        epoch, end = data.diverging_epoch.epoch, data.diverging_epoch.end_offset
+        own_epoch, own_end = hosted.log.end_offset_for_epoch(epoch)
+        if own_epoch < 0:
+            return min(end, hosted.log.log_end_offset)
+        return min(end, own_end)
+
+    def _truncate(self, key: Key, following: _Following, offset: int, *, restart: bool) -> None:
+        hosted = following.hosted
+        log, core = hosted.log, hosted.core
+        if not restart and offset < core.high_watermark:
+            # Only an unclean election may lose what was committed.
+            _log.warning(
+                "%s-%d is truncated to %d, below its high watermark %d",
+                *hosted.key, offset, core.high_watermark,
+            )  # fmt: skip
+        following.truncating = True
+        self._touch(key)
+        done = log.truncate_fully_and_start_at(offset) if restart else log.truncate_to(offset)
+
+        def finished(future: asyncio.Future[None]) -> None:
+            following.truncating = False
+            error = None if future.cancelled() else future.exception()
+            if error is not None:
+                _log.warning("truncating %s-%d: %s", *hosted.key, error)
+                return
+            if isinstance(core.state, Follower):
+                core.high_watermark = min(core.high_watermark, log.log_end_offset)
+                if restart:
+                    core.high_watermark = offset
+                log.high_watermark = core.high_watermark
+            if self._partitions.get(key) is following:
+                self._touch(key)
+                self._interrupt_if_unsent()
+
+        done.add_done_callback(finished)

@@ -1,0 +1,389 @@
+"""All replicas of one broker: takes metadata, produce and fetch requests, and keeps the ISRs.
+
+A thin shell around the pure ``Partition``: it owns the logs' callbacks, the purgatory, the replica
+fetchers and the conversation with the controller about in-sync replicas.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from pegel.protocol.errors import ErrorCode
+from pegel.seams import World
+from pegel_broker.log.config import LogConfig
+from pegel_broker.log.errors import LogError
+from pegel_broker.log.manager import LogManager
+from pegel_broker.log.partition_log import PartitionLog
+from pegel_broker.purgatory import Purgatory
+from pegel_broker.replication import fetching, offsets, producing
+from pegel_broker.replication.fetcher import ReplicaFetcher
+from pegel_broker.replication.hosted import HostedPartition
+from pegel_broker.replication.isr_sync import IsrSync
+from pegel_broker.replication.partition import Follower, Leader, Partition
+from pegel_broker.replication.results import (
+    EpochEndResult,
+    FetchItem,
+    FetchPlan,
+    OffsetResult,
+    PartitionFetchResult,
+    PartitionProduceResult,
+)
+from pegel_controller.config import effective_topic_config
+from pegel_controller.metadata import MetadataDelta, MetadataImage, PartitionState
+from pegel_controller.metadata.image import RESOURCE_BROKER, RESOURCE_TOPIC
+from pegel_controller.rpc.messages import AlterPartitionRequest, AlterPartitionResponse
+
+_log = logging.getLogger("pegel.broker")
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicationOptions:
+    """Times in seconds unless the name says otherwise; Kafka's defaults."""
+
+    lag_time_max: float = 30.0
+    fetch_wait_max_ms: int = 500
+    fetch_max_bytes: int = 1024 * 1024
+    fetch_response_max_bytes: int = 10 * 1024 * 1024
+    static_configs: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Counters:
+    """Totals since the start, for metrics."""
+
+    appended_batches: int = 0
+    appended_records: int = 0
+    appended_bytes: int = 0
+    replicated_bytes: int = 0
+    isr_shrinks: int = 0
+    isr_expands: int = 0
+
+
+class ReplicaManager:
+    """Everything is called on the event loop.
+
+    ``alter_partition`` sends to the active controller. ``broker_epoch`` is that of this
+    registration. ``on_offline(topic_id, partition)`` reports a replica whose log failed.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        node_id: int,
+        logs: LogManager,
+        options: ReplicationOptions,
+        alter_partition: Callable[[AlterPartitionRequest], Awaitable[AlterPartitionResponse]],
+        broker_epoch: Callable[[], int],
+        on_offline: Callable[[UUID, int], None] | None = None,
+    ) -> None:
+        self.world = world
+        self.clock = world.clock
+        self.node_id = node_id
+        self.logs = logs
+        self.options = options
+        self.broker_epoch = broker_epoch
+        self.image = MetadataImage()
+        self.counters = Counters()
+        self.purgatory = Purgatory()
+        self._on_offline = on_offline
+        self._lease_until = float("-inf")
+        self._hosted: dict[tuple[str, int], HostedPartition] = {}
+        self._fetchers: dict[int, ReplicaFetcher] = {}
+        self._isr = IsrSync(self, alter_partition)
+        self._closing: set[asyncio.Task[None]] = set()
+        self._strays_checked = False
+
+    # -- what there is
+
+    def hosted(self, topic: str, partition: int) -> HostedPartition | None:
+        return self._hosted.get((topic, partition))
+
+    def all_hosted(self) -> list[HostedPartition]:
+        """By topic and partition."""
+        return [self._hosted[key] for key in sorted(self._hosted)]
+
+    def why_not_hosted(self, topic: str, partition: int) -> ErrorCode:
+        if self.image.partition(topic, partition) is None:
+            return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+        return ErrorCode.NOT_LEADER_OR_FOLLOWER
+
+    def may_be_in_sync(self, broker_id: int) -> bool:
+        broker = self.image.brokers.get(broker_id)
+        return broker is not None and broker.eligible
+
+    # -- the lease
+
+    def on_lease(self, valid_until: float) -> None:
+        """The controller confirmed this broker; monotonic time in seconds."""
+        self._lease_until = max(self._lease_until, valid_until)
+
+    def resign(self) -> None:
+        """Accept no more writes: this broker was fenced, or is about to go."""
+        self._lease_until = float("-inf")
+
+    def holds_lease(self, now: float) -> bool:
+        """Whether no other broker can have been made leader of what this one leads."""
+        return now < self._lease_until
+
+    # -- metadata
+
+    def apply(self, delta: MetadataDelta, image: MetadataImage) -> None:
+        """Take committed metadata: roles, deletions, configurations. File work is queued."""
+        self.image = image
+        for topic_id in delta.topics_deleted:
+            self._drop_topic(topic_id)
+        for topic_id, topic in delta.topics_changed.items():
+            for number, change in topic.partitions.items():
+                self._update(topic.new.name, topic_id, number, change.new)
+        self._apply_configs(delta, image)
+        for broker_id, broker in delta.brokers_changed.items():
+            if broker.new is not None and broker.new.eligible:
+                self._isr.on_broker_eligible(broker_id)
+        for leader_id in [i for i, fetcher in self._fetchers.items() if not len(fetcher)]:
+            self._close_fetcher(leader_id)
+        if not self._strays_checked:
+            self._strays_checked = True
+            self._drop_strays()
+
+    def _apply_configs(self, delta: MetadataDelta, image: MetadataImage) -> None:
+        topics = {name for kind, name in delta.configs_changed if kind == RESOURCE_TOPIC}
+        if any(kind == RESOURCE_BROKER for kind, _ in delta.configs_changed):
+            topics = {topic for topic, _ in self._hosted}
+        if topics:
+            for hosted in self.all_hosted():
+                if hosted.core.topic in topics:
+                    self._configure(hosted)
+
+    def _configure(self, hosted: HostedPartition) -> None:
+        values = effective_topic_config(
+            self.image, hosted.core.topic, self.options.static_configs, self.node_id
+        )
+        minimum = values["min.insync.replicas"]
+        assert isinstance(minimum, int)
+        hosted.min_insync_replicas = minimum
+        hosted.log.update_config(LogConfig.from_values(values))
+        hosted.advance()
+
+    def _update(self, topic: str, topic_id: UUID, number: int, state: PartitionState) -> None:
+        key = (topic, number)
+        hosted = self._hosted.get(key)
+        if hosted is not None and hosted.topic_id != topic_id:
+            self._drop(hosted)  # deleted and created again under the same name
+            hosted = None
+        if self.node_id not in state.replicas:
+            if hosted is not None:
+                self._drop(hosted)
+            return
+        if hosted is None:
+            try:
+                hosted = self._host(topic, topic_id, number)
+            except LogError as error:
+                _log.error("cannot host %s-%d: %s", topic, number, error)
+                return
+        before = hosted.core.state
+        changed = hosted.core.update(
+            self.clock.monotonic(), state, hosted.log.log_end_offset, hosted.log.high_watermark
+        )
+        if changed:
+            self._change_role(hosted, before.epoch)
+        hosted.advance()
+        if isinstance(hosted.core.state, Leader):
+            self._isr.consider(hosted)
+
+    def _host(self, topic: str, topic_id: UUID, number: int) -> HostedPartition:
+        values = effective_topic_config(
+            self.image, topic, self.options.static_configs, self.node_id
+        )
+        config = LogConfig.from_values(values)
+        existing = self.logs.get(topic, number)
+        if existing is not None and existing.topic_id not in {topic_id, UUID(int=0)}:
+            _log.info("deleting %s-%d of a topic that is gone", topic, number)
+            self.logs.delete(topic, number)
+        log = self.logs.create(topic, number, topic_id, config)
+        core = Partition(topic, number, self.node_id, self.may_be_in_sync)
+        hosted = HostedPartition(core, log, topic_id, self.purgatory)
+        minimum = values["min.insync.replicas"]
+        assert isinstance(minimum, int)
+        hosted.min_insync_replicas = minimum
+        log.on_stable = lambda _log: self._on_stable(hosted)
+        log.on_offline = self._on_log_offline
+        self._hosted[topic, number] = hosted
+        if log.offline is not None:
+            self._on_log_offline(log, log.offline)
+        return hosted
+
+    def _change_role(self, hosted: HostedPartition, old_epoch: int) -> None:
+        state = hosted.core.state
+        for fetcher in self._fetchers.values():
+            fetcher.remove(hosted)
+        hosted.fail_waiting(ErrorCode.NOT_LEADER_OR_FOLLOWER)
+        at_ms = self.clock.wall_ms()
+        if isinstance(state, Leader):
+            hosted.log.assign_epoch(state.epoch)
+            self._isr.watch_lag(hosted)
+            _log.info("leader of %s-%d in epoch %d from offset %d at_ms=%d", *hosted.key,
+                      state.epoch, state.epoch_start_offset, at_ms)  # fmt: skip
+        elif isinstance(state, Follower):
+            if hosted.log.offline is None:
+                self._fetcher(state.leader_id).add(hosted)
+            _log.debug("follower of broker %d for %s-%d in epoch %d", state.leader_id, *hosted.key,
+                       state.epoch)  # fmt: skip
+        else:
+            _log.debug("%s-%d has no leader (epoch %d -> %d)", *hosted.key, old_epoch, state.epoch)
+
+    def _fetcher(self, leader_id: int) -> ReplicaFetcher:
+        fetcher = self._fetchers.get(leader_id)
+        if fetcher is None:
+            fetcher = self._fetchers[leader_id] = ReplicaFetcher(self, leader_id)
+        return fetcher
+
+    def _close_fetcher(self, leader_id: int) -> None:
+        task = asyncio.ensure_future(self._fetchers.pop(leader_id).close())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    def _drop_topic(self, topic_id: UUID) -> None:
+        for hosted in [h for h in self._hosted.values() if h.topic_id == topic_id]:
+            self._drop(hosted)
+
+    def _drop(self, hosted: HostedPartition) -> None:
+        """This broker holds the replica no longer: its files go."""
+        del self._hosted[hosted.key]
+        for fetcher in self._fetchers.values():
+            fetcher.remove(hosted)
+        self._isr.forget(hosted)
+        hosted.log.on_stable = None
+        hosted.fail_waiting(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
+        if hosted.log.offline is None:
+            self.logs.delete(*hosted.key)
+
+    def _drop_strays(self) -> None:
+        """Logs on disk that the metadata gives to nobody here: deleted while this broker was."""
+        for log in list(self.logs.logs()):
+            if (log.topic, log.partition) not in self._hosted and log.offline is None:
+                _log.info("deleting stray log %s-%d", log.topic, log.partition)
+                self.logs.delete(log.topic, log.partition)
+
+    # -- logs
+
+    def _on_stable(self, hosted: HostedPartition) -> None:
+        if isinstance(hosted.core.state, Leader):
+            hosted.on_stable()
+        elif isinstance(hosted.core.state, Follower):
+            fetcher = self._fetchers.get(hosted.core.state.leader_id)
+            if fetcher is not None:
+                fetcher.on_stable(hosted)
+
+    def _on_log_offline(self, log: PartitionLog, reason: str) -> None:
+        hosted = self._hosted.get((log.topic, log.partition))
+        _log.error("%s-%d is offline: %s", log.topic, log.partition, reason)
+        if hosted is None or hosted.log is not log:
+            return
+        for fetcher in self._fetchers.values():
+            fetcher.remove(hosted)
+        hosted.fail_waiting(ErrorCode.KAFKA_STORAGE_ERROR)
+        if self._on_offline is not None:
+            self._on_offline(hosted.topic_id, hosted.core.partition)
+
+    # -- requests
+
+    def produce(
+        self,
+        topic: str,
+        partition: int,
+        records: memoryview | None,
+        acks: int,
+        timeout_ms: int,
+    ) -> PartitionProduceResult | asyncio.Future[PartitionProduceResult]:
+        """Append one batch; a future where the acknowledgement has to wait."""
+        hosted = self._hosted.get((topic, partition))
+        if hosted is None:
+            state = self.image.partition(topic, partition)
+            if state is None:
+                return PartitionProduceResult(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
+            return PartitionProduceResult(
+                ErrorCode.NOT_LEADER_OR_FOLLOWER,
+                leader_id=state.leader,
+                leader_epoch=state.leader_epoch,
+            )
+        if records is None:
+            return PartitionProduceResult(
+                ErrorCode.INVALID_RECORD, message="the request holds no record batch"
+            )
+        return producing.produce(self, hosted, records, acks, timeout_ms)
+
+    def fetch(
+        self, plan: FetchPlan
+    ) -> list[PartitionFetchResult] | asyncio.Future[list[PartitionFetchResult]]:
+        """Results in the order of the items; a future where there is something to wait for."""
+        return fetching.fetch(self, plan)
+
+    def list_offset(
+        self,
+        topic: str,
+        partition: int,
+        timestamp: int,
+        *,
+        current_leader_epoch: int = -1,
+        debugging: bool = False,
+    ) -> OffsetResult | asyncio.Future[OffsetResult]:
+        """The offset for a time in ms, or for one of Kafka's special timestamps."""
+        return offsets.list_offset(
+            self, topic, partition, timestamp, current_leader_epoch, debugging=debugging
+        )
+
+    def end_offset_for_epoch(
+        self, topic: str, partition: int, current_leader_epoch: int, leader_epoch: int
+    ) -> EpochEndResult:
+        """Where ``leader_epoch`` ends in the leader's log (KIP-101, KIP-279)."""
+        return offsets.end_offset_for_epoch(
+            self, topic, partition, current_leader_epoch, leader_epoch
+        )
+
+    def on_follower_fetch(self, hosted: HostedPartition, plan: FetchPlan, item: FetchItem) -> None:
+        """A follower holds everything below its fetch offset."""
+        error = hosted.core.on_fetch(
+            self.clock.monotonic(), plan.replica_id, plan.replica_epoch, item.fetch_offset,
+            item.log_start_offset, hosted.log.log_end_offset,
+        )  # fmt: skip
+        if error is ErrorCode.NONE:
+            hosted.advance()
+            if hosted.core.has_follower_outside:
+                self._isr.consider(hosted)
+
+    def watch_lag(self, hosted: HostedPartition) -> None:
+        """The leader's log has grown: its followers are behind until they fetch."""
+        self._isr.watch_lag(hosted)
+
+    def preferred_replica(self, hosted: HostedPartition, rack: str, item: FetchItem) -> int:
+        """An in-sync follower in the client's rack that has what it asks for, else -1 (KIP-392)."""
+        state = hosted.core.state
+        own = self.image.brokers.get(self.node_id)
+        if not isinstance(state, Leader) or (own is not None and own.rack == rack):
+            return -1
+        for replica in state.isr:
+            broker, progress = self.image.brokers.get(replica), state.followers.get(replica)
+            if (
+                broker is not None
+                and progress is not None
+                and broker.rack == rack
+                and not broker.fenced
+                and progress.log_start_offset <= item.fetch_offset <= progress.log_end_offset
+            ):
+                return replica
+        return -1
+
+    async def close(self) -> None:
+        """Stop following and answer whoever waits; the logs stay open."""
+        self.resign()
+        for hosted in self.all_hosted():
+            hosted.fail_waiting(ErrorCode.NOT_LEADER_OR_FOLLOWER)
+        await self._isr.close()
+        fetchers, self._fetchers = self._fetchers, {}
+        for _, fetcher in sorted(fetchers.items()):
+            await fetcher.close()
+        self.purgatory.close()

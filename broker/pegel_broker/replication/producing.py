@@ -1,0 +1,74 @@
+"""The produce path: checks, append, and the wait that the acknowledgement mode asks for."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from pegel.protocol.errors import ErrorCode
+from pegel_broker.log.errors import LogError
+from pegel_broker.replication.hosted import DelayedProduce, HostedPartition
+from pegel_broker.replication.partition import Leader
+from pegel_broker.replication.results import PartitionProduceResult
+
+if TYPE_CHECKING:
+    from pegel_broker.replication.manager import ReplicaManager
+
+ACKS_NONE = 0
+ACKS_LEADER = 1
+ACKS_ALL = -1
+
+
+def produce(
+    manager: ReplicaManager,
+    hosted: HostedPartition,
+    records: memoryview,
+    acks: int,
+    timeout_ms: int,
+) -> PartitionProduceResult | asyncio.Future[PartitionProduceResult]:
+    """Append a client's batch. No ``await`` stands between the checks and the append."""
+    state = hosted.core.state
+    now = manager.clock.monotonic()
+    if not isinstance(state, Leader) or not manager.holds_lease(now):
+        leader_id, leader_epoch = hosted.leader_hint
+        if leader_id == manager.node_id:  # the lease ran out: another may lead by now
+            leader_id = leader_epoch = -1
+        return PartitionProduceResult(
+            ErrorCode.NOT_LEADER_OR_FOLLOWER, leader_id=leader_id, leader_epoch=leader_epoch
+        )
+    if acks == ACKS_ALL:
+        error = hosted.core.check_in_sync(hosted.min_insync_replicas)
+        if error:
+            return PartitionProduceResult(
+                error,
+                message=f"The size of the current ISR {list(state.isr)} is insufficient to satisfy "
+                f"the min.isr requirement of {hosted.min_insync_replicas} for partition "
+                f"{hosted.core.topic}-{hosted.core.partition}",
+            )
+    log = hosted.log
+    try:
+        appended = log.append_as_leader(records, state.epoch, manager.clock.wall_ms())
+    except LogError as error:
+        return PartitionProduceResult(error.code, message=error.message)
+    result = PartitionProduceResult(
+        ErrorCode.NONE,
+        appended.first_offset,
+        appended.log_append_time,
+        appended.log_start_offset,
+    )
+    if not appended.duplicate:
+        manager.counters.appended_batches += 1
+        manager.counters.appended_bytes += appended.bytes
+        manager.counters.appended_records += appended.count
+        hosted.on_appended()
+        manager.watch_lag(hosted)
+    if acks == ACKS_NONE:
+        return result
+    required = appended.last_offset + 1
+    everybody = acks == ACKS_ALL
+    reached = hosted.core.high_watermark if everybody else log.stable_offset
+    if reached >= required:
+        return result
+    operation = DelayedProduce(now + max(timeout_ms, 0) / 1000, required, result)
+    hosted.wait_for_ack(operation, all_replicas=everybody)
+    return operation.future
