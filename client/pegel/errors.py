@@ -77,6 +77,38 @@ class DeliveryTimeoutError(PegelError):
     default_retriable = False
 
 
+class RecordTooLargeError(BrokerError):
+    """One record is larger than the topic's ``max.message.bytes`` or a limit of this client."""
+
+    default_code = ErrorCode.MESSAGE_TOO_LARGE
+
+
+class InvalidTopicError(BrokerError):
+    """The name is not legal for a topic."""
+
+    default_code = ErrorCode.INVALID_TOPIC_EXCEPTION
+
+
+class AuthorizationError(BrokerError):
+    """The broker knows who asks and does not allow it."""
+
+    default_code = ErrorCode.TOPIC_AUTHORIZATION_FAILED
+
+
+class CorruptResponseError(PegelError):
+    """Records from a broker that fail their checksum or do not decode."""
+
+    default_code = ErrorCode.CORRUPT_MESSAGE
+    default_retriable = False
+
+
+class UnsupportedFeatureError(PegelError):
+    """This release cannot do that; the message says what can be done instead."""
+
+    default_code = ErrorCode.INVALID_REQUEST
+    default_retriable = False
+
+
 class ProducerFencedError(BrokerError):
     """A newer producer with the same identity took over."""
 
@@ -103,6 +135,13 @@ _BY_CODE: dict[int, type[BrokerError]] = {
     ErrorCode.OFFSET_OUT_OF_RANGE: OffsetOutOfRangeError,
     ErrorCode.INVALID_PRODUCER_EPOCH: ProducerFencedError,
     ErrorCode.PRODUCER_FENCED: ProducerFencedError,
+    ErrorCode.MESSAGE_TOO_LARGE: RecordTooLargeError,
+    ErrorCode.RECORD_LIST_TOO_LARGE: RecordTooLargeError,
+    ErrorCode.INVALID_TOPIC_EXCEPTION: InvalidTopicError,
+    ErrorCode.TOPIC_AUTHORIZATION_FAILED: AuthorizationError,
+    ErrorCode.GROUP_AUTHORIZATION_FAILED: AuthorizationError,
+    ErrorCode.CLUSTER_AUTHORIZATION_FAILED: AuthorizationError,
+    ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: AuthorizationError,
 }
 
 

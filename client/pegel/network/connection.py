@@ -216,6 +216,11 @@ class Connection:
             raise ConnectionFailedError(f"{self.host}:{self.port}: {error}") from None
 
     @property
+    def paused(self) -> bool:
+        """Whether the transport has more to send than it should hold; see ``drain``."""
+        return self._wire.paused
+
+    @property
     def in_flight(self) -> int:
         """Requests whose response has not come."""
         return len(self._pending)

@@ -1,0 +1,141 @@
+"""Produce requests and their answers, as plain data; what an error code asks a producer to do."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from enum import Enum
+
+from pegel.metadata import ClusterView
+from pegel.network.connection import Connection
+from pegel.network.pool import Endpoint
+from pegel.producer.accumulator import PartitionQueue
+from pegel.producer.batch import ProducerBatch
+from pegel.protocol.api_keys import ApiKey
+from pegel.protocol.errors import ErrorCode
+from pegel.protocol.messages.produce import (
+    PartitionProduceData,
+    PartitionProduceResponse,
+    ProduceRequest,
+    ProduceResponse,
+    TopicProduceData,
+)
+from pegel.protocol.schema import NULL_UUID, Message
+from pegel.record import Codec
+
+# From this version on topics are named by their id.
+_TOPIC_ID_VERSION = 13
+
+
+class Verdict(Enum):
+    """What to do with a batch."""
+
+    DONE = "acknowledged"
+    RETRY = "send it again"
+    MOVED = "send it again, to the new leader"
+    OUT_OF_ORDER = "a retry if an earlier batch is to blame, else a new epoch"
+    NEW_EPOCH = "the broker lost or replaced this producer's state"
+    TOO_LARGE = "split it"
+    FAILED = "give up"
+
+
+_VERDICTS = {
+    ErrorCode.NONE: Verdict.DONE,
+    # Written by an earlier attempt, so long ago that the broker forgot where.
+    ErrorCode.DUPLICATE_SEQUENCE_NUMBER: Verdict.DONE,
+    ErrorCode.NOT_LEADER_OR_FOLLOWER: Verdict.MOVED,
+    ErrorCode.FENCED_LEADER_EPOCH: Verdict.MOVED,
+    ErrorCode.LEADER_NOT_AVAILABLE: Verdict.MOVED,
+    ErrorCode.UNKNOWN_TOPIC_OR_PARTITION: Verdict.MOVED,
+    ErrorCode.UNKNOWN_TOPIC_ID: Verdict.MOVED,
+    ErrorCode.INCONSISTENT_TOPIC_ID: Verdict.MOVED,
+    ErrorCode.KAFKA_STORAGE_ERROR: Verdict.MOVED,
+    ErrorCode.NETWORK_EXCEPTION: Verdict.MOVED,
+    ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER: Verdict.OUT_OF_ORDER,
+    ErrorCode.UNKNOWN_PRODUCER_ID: Verdict.NEW_EPOCH,
+    ErrorCode.INVALID_PRODUCER_EPOCH: Verdict.NEW_EPOCH,
+    ErrorCode.MESSAGE_TOO_LARGE: Verdict.TOO_LARGE,
+    ErrorCode.RECORD_LIST_TOO_LARGE: Verdict.TOO_LARGE,
+}
+
+
+def verdict(code: ErrorCode, *, idempotent: bool) -> Verdict:
+    """What ``code`` means for a batch."""
+    found = _VERDICTS.get(code)
+    if found is None:
+        return Verdict.RETRY if code.retriable else Verdict.FAILED
+    if not idempotent and found in {Verdict.OUT_OF_ORDER, Verdict.NEW_EPOCH}:
+        return Verdict.FAILED
+    return found
+
+
+class BrokerState:
+    """The requests of one broker that are unanswered, and whether it may get more."""
+
+    __slots__ = ("connecting", "endpoint", "in_flight", "not_before")
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        self.in_flight: list[InFlight] = []
+        self.connecting: asyncio.Task[None] | None = None
+        self.not_before = 0.0  # a broker over its quota asked for a pause until then
+
+
+class InFlight:
+    """One produce request that has left."""
+
+    __slots__ = ("batches", "broker", "connection", "deadline", "future", "names", "sent_at")
+
+    def __init__(
+        self,
+        broker: BrokerState,
+        connection: Connection,
+        batches: dict[tuple[str, int], tuple[PartitionQueue, ProducerBatch]],
+        sent_at: float,
+        deadline: float,
+    ) -> None:
+        self.broker, self.connection = broker, connection
+        self.batches = batches
+        self.names: dict[uuid.UUID, str] = {}
+        self.sent_at, self.deadline = sent_at, deadline
+        self.future: asyncio.Future[Message] | None = None
+
+    def build(
+        self, view: ClusterView, *, acks: int, timeout: float, codec: Codec, level: int | None
+    ) -> tuple[ProduceRequest, int]:
+        """The request and its version; compresses and encodes the batches.
+
+        Raises:
+            UnsupportedVersionError: the broker does not speak Produce, or not for this codec.
+        """
+        topics: dict[str, TopicProduceData] = {}
+        names_are_enough = False
+        for (name, partition), (_, batch) in self.batches.items():
+            data = topics.get(name)
+            if data is None:
+                known = view.topics.get(name)
+                topic_id = NULL_UUID if known is None else known.topic_id
+                names_are_enough = names_are_enough or topic_id == NULL_UUID
+                self.names[topic_id] = name
+                data = TopicProduceData(name=name, topic_id=topic_id)
+                topics[name] = data
+            encoded = batch.encode(codec, level)
+            data.partition_data.append(PartitionProduceData(index=partition, records=encoded))
+        highest = _TOPIC_ID_VERSION - 1 if names_are_enough else None
+        version = self.connection.version_for(ApiKey.PRODUCE, highest)
+        request = ProduceRequest(
+            transactional_id=None,
+            acks=acks,
+            timeout_ms=int(timeout * 1000),
+            topic_data=list(topics.values()),
+        )
+        return request, version
+
+    def answers(self, response: ProduceResponse) -> dict[tuple[str, int], PartitionProduceResponse]:
+        """The answers by topic and partition; a broker may leave some out."""
+        found: dict[tuple[str, int], PartitionProduceResponse] = {}
+        for topic in response.responses:
+            name = topic.name or self.names.get(topic.topic_id, "")
+            for answer in topic.partition_responses:
+                found[name, answer.index] = answer
+        return found

@@ -1,0 +1,481 @@
+"""Sends batches to the leaders of their partitions until each is acknowledged or has failed.
+
+One object on the event loop, without a task of its own: it runs when something happened (records
+came, an answer, new metadata, a timer), decides from ``PartitionQueue`` what may leave, and sends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+
+from pegel.cluster import Cluster
+from pegel.config import ProducerOptions
+from pegel.errors import (
+    ClosedError,
+    DeliveryTimeoutError,
+    PegelError,
+    RequestTimeoutError,
+    broker_error,
+    to_error_code,
+)
+from pegel.network.connection import Connection
+from pegel.network.pool import PRODUCE, Endpoint
+from pegel.producer.accumulator import Memory, PartitionQueue, new_batch
+from pegel.producer.batch import BatchResult, ProducerBatch
+from pegel.producer.idempotence import NO_SEQUENCE, ProducerIdentity, SequenceState
+from pegel.producer.requests import BrokerState, InFlight, Verdict, verdict
+from pegel.protocol.messages.init_producer_id import InitProducerIdRequest, InitProducerIdResponse
+from pegel.protocol.messages.produce import PartitionProduceResponse, ProduceResponse
+from pegel.protocol.schema import Message
+
+_WATCH_INTERVAL = 0.1
+# The broker's own wait for replicas ends before the client gives up on its answer.
+_BROKER_SHARE = 0.8
+
+
+class Sender:
+    """Owns the queues; ``Producer`` puts records in and waits."""
+
+    def __init__(self, cluster: Cluster, options: ProducerOptions) -> None:
+        self._cluster, self._options = cluster, options
+        self._view = cluster.metadata.view
+        self._loop = asyncio.get_running_loop()
+        self.memory = Memory(options.buffer_bytes)
+        self.queues: dict[tuple[str, int], PartitionQueue] = {}
+        # Queues with something to send or in flight; a dict keeps the order of arrival.
+        self._active: dict[tuple[str, int], PartitionQueue] = {}
+        self._brokers: dict[int, BrokerState] = {}
+        self._identity: ProducerIdentity | None = None
+        self._initializing: asyncio.Task[None] | None = None
+        self._run_scheduled = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._watch: asyncio.TimerHandle | None = None
+        self._flushing = 0
+        self._closed = False
+        self._last_error: PegelError | None = None
+        # Failures of records whose delivery nobody awaited: told by flush() and close().
+        self.lost_records = 0
+        self.lost_error: BaseException | None = None
+        cluster.metadata.listen(self._on_metadata)
+
+    # What the producer calls
+
+    def queue(self, topic: str, partition: int) -> PartitionQueue:
+        """The queue of a partition, made on first use."""
+        queue = self.queues.get((topic, partition))
+        if queue is None:
+            queue = self.queues[topic, partition] = PartitionQueue(topic, partition)
+        return queue
+
+    def open_batch(self, queue: PartitionQueue, size: int) -> ProducerBatch:
+        """The batch that takes ``size`` more bytes; closes the one that cannot."""
+        batch = queue.open
+        if batch is None or batch.size + size > self._options.batch_bytes:
+            batch = new_batch(
+                queue.topic, queue.partition, self._loop.time(), self._options.delivery_timeout
+            )
+            queue.add(batch)
+            self._active[queue.topic, queue.partition] = queue
+        return batch
+
+    def wake(self) -> None:
+        """Look at the queues in this turn of the loop's next round, once for many calls."""
+        if not self._run_scheduled and not self._closed:
+            self._run_scheduled = True
+            self._loop.call_soon(self._run)
+
+    async def flush(self) -> None:
+        """Wait until every batch that exists now is acknowledged or has failed."""
+        self._flushing += 1
+        try:
+            ends = {key: queue.next_number for key, queue in self._active.items()}
+            while True:
+                self.wake()
+                waiting = [
+                    batch.future
+                    for key, end in ends.items()
+                    for batch in (*self.queues[key].in_flight, *self.queues[key].pending)
+                    if batch.number < end and not batch.done
+                ]
+                if not waiting:
+                    return
+                await asyncio.wait(waiting)
+        finally:
+            self._flushing -= 1
+
+    def close(self) -> None:
+        """Fail what is left and stop."""
+        self._closed = True
+        self._cluster.metadata.unlisten(self._on_metadata)
+        for handle in (self._timer, self._watch):
+            if handle is not None:
+                handle.cancel()
+        if self._initializing is not None:
+            self._initializing.cancel()
+        error = ClosedError("the producer was closed before the record was acknowledged")
+        self.memory.fail(error)
+        for queue in self._active.values():
+            for batch in (*queue.in_flight, *queue.pending):
+                self._fail(batch, error)
+        for broker in self._brokers.values():
+            if broker.connecting is not None:
+                broker.connecting.cancel()
+
+    # Deciding what leaves
+
+    def _run(self) -> None:
+        self._run_scheduled = False
+        if self._closed:
+            return
+        now = self._loop.time()
+        self._keep_watch()
+        if self._options.is_idempotent and self._identity is None:
+            self._initialize()
+            return
+        next_time = float("inf")
+        by_leader: dict[Endpoint, list[PartitionQueue]] = {}
+        for key, queue in list(self._active.items()):
+            if queue.idle:
+                del self._active[key]
+                continue
+            due = self._due(queue, now)
+            if due > now:
+                next_time = min(next_time, due)
+                continue
+            leader = self._view.leader(*key)
+            if leader is None:
+                next_time = min(next_time, self._pause(queue, now))
+                self._cluster.metadata.request_refresh()
+                continue
+            by_leader.setdefault(leader, []).append(queue)
+        for endpoint, queues in by_leader.items():
+            next_time = min(next_time, self._send_to(endpoint, queues, now))
+        self._set_timer(next_time)
+
+    def _due(self, queue: PartitionQueue, now: float) -> float:
+        if queue.sequences is None and self._identity is not None:
+            queue.sequences = SequenceState(self._identity)
+        if queue.needs_epoch and not queue.in_flight and not queue.begin_epoch():
+            self._identity = None  # every partition that needs one gets the new producer id
+            self._initialize()
+            return float("inf")
+        linger = 0.0 if self._flushing else self._options.linger_ms / 1000
+        return queue.due(now, linger, self._options.max_in_flight)
+
+    def _pause(self, queue: PartitionQueue, now: float) -> float:
+        """Leave a queue alone for a moment; returns until when."""
+        queue.retry_at = now + self._cluster.retry_pause(queue.attempts)
+        queue.attempts += 1
+        return queue.retry_at
+
+    def _send_to(self, endpoint: Endpoint, queues: list[PartitionQueue], now: float) -> float:
+        """Fill requests for one broker; returns when to look again (``inf``: when it answers)."""
+        broker = self._brokers.get(endpoint.node_id)
+        if broker is None:
+            broker = self._brokers[endpoint.node_id] = BrokerState(endpoint)
+        broker.endpoint = endpoint
+        if broker.not_before > now:
+            return broker.not_before
+        connection = self._cluster.pool.ready(endpoint, PRODUCE)
+        if connection is None or connection.paused:
+            if broker.connecting is None:
+                broker.connecting = self._loop.create_task(self._connect(broker, connection))
+            return float("inf")
+        while len(broker.in_flight) < self._options.max_in_flight and not connection.paused:
+            batches: dict[tuple[str, int], tuple[PartitionQueue, ProducerBatch]] = {}
+            size = 0
+            for queue in queues:
+                if self._due(queue, now) > now:
+                    continue
+                if size and size + queue.pending[0].size > self._options.request_bytes:
+                    continue
+                batch = queue.take()
+                size += batch.size
+                key = (queue.topic, queue.partition)
+                batches[key] = (queue, batch)
+                self._active.pop(key)  # behind the others for the next request
+                self._active[key] = queue
+            if not batches:
+                break
+            self._send(broker, connection, batches, now)
+        return float("inf")
+
+    async def _connect(self, broker: BrokerState, connection: Connection | None) -> None:
+        try:
+            if connection is not None:
+                await connection.drain()
+            else:
+                await self._cluster.pool.get(broker.endpoint, PRODUCE)
+        except PegelError as error:
+            self._last_error = error
+            self._cluster.metadata.request_refresh()
+            now = self._loop.time()
+            for key, queue in self._active.items():
+                if queue.pending and self._view.leader(*key) == broker.endpoint:
+                    self._pause(queue, now)
+        finally:
+            broker.connecting = None
+            self.wake()
+
+    def _send(
+        self,
+        broker: BrokerState,
+        connection: Connection,
+        batches: dict[tuple[str, int], tuple[PartitionQueue, ProducerBatch]],
+        now: float,
+    ) -> None:
+        options, timeout = self._options, self._cluster.options.request_timeout
+        sent = InFlight(broker, connection, batches, now, now + timeout)
+        acks = options.required_acks
+        for key, (queue, _) in batches.items():
+            known = self._view.partition(*key)
+            queue.tried_epoch = -1 if known is None else known.leader_epoch
+        try:
+            request, version = sent.build(
+                self._view,
+                acks=acks,
+                timeout=timeout * _BROKER_SHARE,
+                codec=options.codec,
+                level=options.compression_level,
+            )
+            if acks == 0:
+                connection.send_no_response(request, version)
+            else:
+                sent.future = connection.send(request, version)
+        except PegelError as error:
+            self._on_request_failed(sent, error)
+            return
+        if acks == 0:
+            for queue, batch in batches.values():
+                queue.on_answered(batch)
+                self._succeed(batch, BatchResult(-1, -1))
+            self.wake()
+            return
+        assert sent.future is not None
+        broker.in_flight.append(sent)
+        sent.future.add_done_callback(partial(self._on_done, sent))
+
+    # Answers
+
+    def _on_done(self, sent: InFlight, future: asyncio.Future[Message]) -> None:
+        sent.broker.in_flight.remove(sent)
+        if self._closed:
+            return
+        if future.cancelled():
+            error = RequestTimeoutError(f"{sent.broker.endpoint} did not answer a produce request")
+            self._on_request_failed(sent, error)
+            return
+        caught = future.exception()
+        if caught is not None:
+            assert isinstance(caught, PegelError)
+            self._on_request_failed(sent, caught)
+            return
+        response = future.result()
+        assert isinstance(response, ProduceResponse)
+        now = self._loop.time()
+        if response.throttle_time_ms > 0:
+            sent.broker.not_before = now + response.throttle_time_ms / 1000
+        endpoints = [Endpoint(n.node_id, n.host, n.port) for n in response.node_endpoints]
+        answers = sent.answers(response)
+        for key, (queue, batch) in sent.batches.items():
+            answer = answers.get(key)
+            if answer is None:
+                answer = PartitionProduceResponse(index=key[1], error_code=13)
+            self._on_answer(queue, batch, answer, endpoints, now)
+        self.wake()
+
+    def _on_request_failed(self, sent: InFlight, error: PegelError) -> None:
+        """No answer, or none that can be read: whether the batches were written is not known."""
+        self._last_error = error
+        now = self._loop.time()
+        for queue, batch in sent.batches.values():
+            if error.retriable:
+                queue.on_failed(batch)
+                self._pause(queue, now)
+            else:
+                queue.on_answered(batch)
+                self._fail(batch, error)
+        self._cluster.metadata.request_refresh()
+        self.wake()
+
+    def _on_answer(
+        self,
+        queue: PartitionQueue,
+        batch: ProducerBatch,
+        answer: PartitionProduceResponse,
+        endpoints: list[Endpoint],
+        now: float,
+    ) -> None:
+        code = to_error_code(answer.error_code)
+        what = verdict(code, idempotent=self._options.is_idempotent)
+        if what is Verdict.DONE:
+            queue.attempts = 0
+            queue.on_answered(batch)
+            known = code == 0
+            self._succeed(
+                batch,
+                BatchResult(answer.base_offset, answer.log_append_time_ms)
+                if known
+                else BatchResult(-1, -1),
+            )
+            return
+        where = f"{queue.topic}-{queue.partition}"
+        error = broker_error(answer.error_code, where, answer.error_message)
+        if what is Verdict.TOO_LARGE and len(batch) > 1 and batch.span > 1:
+            self._split(queue, batch)
+            return
+        if what in {Verdict.FAILED, Verdict.TOO_LARGE}:
+            queue.on_answered(batch)
+            for record in answer.record_errors[:3]:
+                error.add_note(f"record {record.batch_index}: {record.batch_index_error_message}")
+            self._fail(batch, error)
+            return
+        self._last_error = error
+        if what is Verdict.NEW_EPOCH or (what is Verdict.OUT_OF_ORDER and queue.is_first(batch)):
+            queue.needs_epoch = True
+        queue.on_failed(batch)
+        if what is Verdict.MOVED:
+            leader = answer.current_leader
+            if not self._cluster.metadata.apply_leader(
+                queue.topic, queue.partition, leader.leader_id, leader.leader_epoch, endpoints
+            ):
+                self._cluster.metadata.request_refresh()
+                known_now = self._view.partition(queue.topic, queue.partition)
+                if known_now is None or known_now.leader_epoch <= queue.tried_epoch:
+                    self._pause(queue, now)
+        elif what is Verdict.RETRY:
+            self._pause(queue, now)
+
+    def _split(self, queue: PartitionQueue, batch: ProducerBatch) -> None:
+        queue.on_answered(batch)
+        queue.recovering = bool(queue.in_flight)
+        batch.split(self._loop.create_future)
+        assert batch.halves is not None
+        queue.put_back(batch.halves[0])
+        queue.put_back(batch.halves[1])
+
+    def _succeed(self, batch: ProducerBatch, result: BatchResult) -> None:
+        if not batch.done:
+            batch.succeed(result)
+            self.memory.release(batch.size)
+
+    def _fail(self, batch: ProducerBatch, error: PegelError) -> None:
+        if not batch.done:
+            if batch.unawaited:
+                self.lost_records += batch.unawaited
+                self.lost_error = self.lost_error or error
+            batch.fail(error)
+            self.memory.release(batch.size)
+
+    # Metadata and time
+
+    def _on_metadata(self) -> None:
+        """Partitions whose leadership moved on need not sit out their pause."""
+        for key, queue in self._active.items():
+            known = self._view.partition(*key)
+            if known is not None and known.leader_epoch > queue.tried_epoch and known.leader >= 0:
+                queue.retry_at = 0.0
+        now = self._loop.time()
+        for broker in list(self._brokers.values()):
+            self._give_up_on_old_leader(broker, now)
+        if self._active:
+            self.wake()
+
+    def _give_up_on_old_leader(self, broker: BrokerState, now: float) -> None:
+        """A broker that hangs keeps requests for partitions that others lead by now.
+
+        Its lease has run out by then, so it cannot write them any more; where it already has,
+        the new leader knows the sequence.
+        """
+        if not broker.in_flight or now - broker.in_flight[0].sent_at < self._cluster.options.stall:
+            return
+        node_id = broker.endpoint.node_id
+        for sent in broker.in_flight:
+            for key, (queue, _) in sent.batches.items():
+                known = self._view.partition(*key)
+                if known is None or known.leader in {-1, node_id}:
+                    continue
+                if known.leader_epoch > queue.tried_epoch:
+                    self._cluster.pool.drop(node_id, PRODUCE)
+                    return
+
+    def _keep_watch(self) -> None:
+        if self._watch is None and self._active:
+            self._watch = self._loop.call_later(_WATCH_INTERVAL, self._on_watch)
+
+    def _on_watch(self) -> None:
+        """Deadlines, requests without an answer, brokers that seem to hang."""
+        self._watch = None
+        if self._closed:
+            return
+        now = self._loop.time()
+        for queue in self._active.values():
+            for batch in queue.drop_expired(now):
+                self._fail(batch, self._expired(batch))
+        for broker in self._brokers.values():
+            if not broker.in_flight:
+                continue
+            oldest = broker.in_flight[0]
+            if now >= oldest.deadline and oldest.future is not None:
+                oldest.future.cancel()
+                self._cluster.pool.drop(broker.endpoint.node_id, PRODUCE)
+            elif now - oldest.sent_at >= self._cluster.options.stall:
+                self._cluster.metadata.request_refresh()
+        self._keep_watch()
+        self.wake()
+
+    def _expired(self, batch: ProducerBatch) -> DeliveryTimeoutError:
+        waited = self._options.delivery_timeout
+        may = "may have been written" if batch.sequence != NO_SEQUENCE else "was not acknowledged"
+        reason = f"; last error: {self._last_error}" if self._last_error else ""
+        return DeliveryTimeoutError(
+            f"{batch.topic}-{batch.partition}: no acknowledgement in {waited:.3g} s, "
+            f"the record {may}{reason}"
+        )
+
+    def _set_timer(self, when: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if when != float("inf"):
+            self._timer = self._loop.call_at(when, self._run)
+
+    # Identity
+
+    def _initialize(self) -> None:
+        if self._initializing is None:
+            self._initializing = self._loop.create_task(self._init_producer_id())
+
+    async def _init_producer_id(self) -> None:
+        attempts = 0
+        request = InitProducerIdRequest(transactional_id=None, transaction_timeout_ms=60_000)
+        try:
+            while not self._closed:
+                try:
+                    response = await self._cluster.ask_any(request, InitProducerIdResponse)
+                    if response.error_code:
+                        raise broker_error(response.error_code, "producer id")
+                except PegelError as error:
+                    self._last_error = error
+                    if not error.retriable:
+                        self._fail_everything(error)
+                        return
+                    await asyncio.sleep(self._cluster.retry_pause(attempts))
+                    attempts += 1
+                    continue
+                self._identity = ProducerIdentity(response.producer_id, response.producer_epoch)
+                for queue in self.queues.values():
+                    if queue.sequences is not None and queue.needs_epoch:
+                        queue.sequences.renew(self._identity)
+                        queue.restamp()
+                return
+        finally:
+            self._initializing = None
+            self.wake()
+
+    def _fail_everything(self, error: PegelError) -> None:
+        for queue in self._active.values():
+            while queue.pending:
+                self._fail(queue.pending.popleft(), error)
+            queue.open = None
