@@ -61,7 +61,10 @@ def compress(codec: Codec, data: Buffer, level: int | None = None) -> Buffer:
     if codec is Codec.SNAPPY:
         return _compress_snappy(data)
     if codec is Codec.LZ4:
-        return memoryview(cramjam.lz4.compress(data, level=level))
+        # Independent blocks: the Java library refuses frames whose blocks refer to earlier ones.
+        frame = cramjam.lz4.Compressor(level=level, content_checksum=False, block_linked=False)
+        frame.compress(data)
+        return memoryview(frame.finish())
     if codec is Codec.ZSTD:
         return memoryview(cramjam.zstd.compress(data, level=3 if level is None else level))
     return data

@@ -1,0 +1,423 @@
+"""The producer: takes records, picks partitions, waits for acknowledgements."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from itertools import accumulate
+from types import TracebackType
+
+from pegel.cluster import Cluster
+from pegel.config import MAX_BATCH_BYTES, ProducerOptions
+from pegel.errors import ClosedError, PegelError, RecordTooLargeError, RequestTimeoutError
+from pegel.producer.batch import RECORD_OVERHEAD, Delivery, ManyDelivery
+from pegel.producer.partitioner import KeyPartitioner, StickyPartitioner
+from pegel.producer.sender import Sender
+from pegel.types import Headers, RecordMetadata, SendResult
+
+_BYTES = {bytes}
+_BYTES_OR_NONE = {bytes, type(None)}
+_CLOSE_TIMEOUT = 10.0
+
+
+class Producer:
+    """Writes records; make one with ``AsyncClient.producer(...)``, use it with ``async with``.
+
+    Records of one partition reach the log in the order of the calls. With acks="all" the producer
+    is idempotent: a retry never doubles or reorders a record. Memory is bounded: a call waits
+    while ``buffer_bytes`` of records are unacknowledged.
+    """
+
+    def __init__(self, cluster: Cluster, options: ProducerOptions) -> None:
+        self._cluster, self._options = cluster, options
+        self._sender = Sender(cluster, options)
+        self._keys = KeyPartitioner()
+        self._sticky = StickyPartitioner(cluster.random)
+        self._closed = False
+
+    async def __aenter__(self) -> Producer:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is None:
+            await self.close()
+        else:  # the body failed: what it sent is still sent, but its own error is the one to see
+            try:
+                await self.close()
+            except PegelError as closing:
+                if closing is error:
+                    return
+                error.add_note(f"and on closing the producer: {closing}")
+
+    async def send(
+        self,
+        topic: str,
+        value: bytes | None,
+        *,
+        key: bytes | None = None,
+        partition: int | None = None,
+        headers: Headers = (),
+        timestamp: int | None = None,
+        timeout: float | None = None,
+    ) -> RecordMetadata:
+        """Write one record and wait until it is acknowledged.
+
+        Args:
+            value: ``None`` is a tombstone: it deletes the key in a compacted topic.
+            partition: chosen by the key's hash, or evenly without a key, unless given.
+            timestamp: milliseconds since the epoch; now, unless given.
+            timeout: seconds to wait; by default the producer's ``delivery_timeout``. When it runs
+                out the record may still be written.
+
+        Raises:
+            TopicNotFoundError, RecordTooLargeError, DeliveryTimeoutError, BufferFullError,
+            BrokerError: why it was not acknowledged.
+        """
+        delivery = await self.send_soon(
+            topic, value, key=key, partition=partition, headers=headers, timestamp=timestamp
+        )
+        if timeout is None:
+            return await delivery
+        try:
+            async with asyncio.timeout(timeout):
+                return await delivery
+        except TimeoutError:
+            raise RequestTimeoutError(
+                f"{topic}: no acknowledgement in {timeout:.3g} s; the record may still be written"
+            ) from None
+
+    async def send_soon(
+        self,
+        topic: str,
+        value: bytes | None,
+        *,
+        key: bytes | None = None,
+        partition: int | None = None,
+        headers: Headers = (),
+        timestamp: int | None = None,
+    ) -> Delivery:
+        """Put one record on its way; await the result to know its fate.
+
+        Waits only for metadata of a topic not seen before and for room in the buffer. A failure
+        that nobody awaits is raised by ``flush`` and ``close``.
+
+        Raises:
+            TopicNotFoundError, RecordTooLargeError, BufferFullError, ClosedError.
+        """
+        if type(value) is not bytes and value is not None:
+            raise _not_bytes("value", value)
+        if type(key) is not bytes and key is not None:
+            raise _not_bytes("key", key)
+        size = RECORD_OVERHEAD + (len(value) if value else 0) + (len(key) if key else 0)
+        if headers:
+            size += _headers_size(headers)
+        self._check_size(size)
+        count = await self._partitions(topic)
+        if partition is None:
+            if key is None:
+                partition = self._sticky_partition(topic, count, size)
+            else:
+                partition = self._keys.partition(key, count)
+        else:
+            _check_partition(topic, partition, count)
+        sender = self._sender
+        if not sender.memory.try_acquire(size):
+            sender.wake()
+            await sender.memory.acquire(size, self._options.delivery_timeout)
+        queue = sender.queue(topic, partition)
+        closed_before = queue.open
+        batch = sender.open_batch(queue, size)
+        index = batch.extend(
+            (value,),
+            None if key is None else (key,),
+            (headers,) if headers else None,
+            self._cluster.clock.wall_ms() if timestamp is None else timestamp,
+            size,
+        )
+        delivery = Delivery(batch, index)
+        sender.wake()
+        if closed_before is not None and closed_before is not batch:
+            await asyncio.sleep(0)  # a full batch is there: let it leave before taking more
+        return delivery
+
+    async def send_many(
+        self,
+        topic: str,
+        values: Sequence[bytes | None],
+        *,
+        keys: Sequence[bytes | None] | None = None,
+        partition: int | None = None,
+        headers: Sequence[Headers] | None = None,
+        timestamps: Sequence[int] | int | None = None,
+        timeout: float | None = None,
+    ) -> SendResult:
+        """Write many records in one call, the fast path, and wait for all of them.
+
+        Args:
+            keys, headers, timestamps: columns of the same length as ``values``.
+
+        Raises:
+            as ``send``; where some records were acknowledged nevertheless, a note on the error
+            says how many. ValueError: columns of different lengths.
+        """
+        delivery = await self.send_many_soon(
+            topic, values, keys=keys, partition=partition, headers=headers, timestamps=timestamps
+        )
+        if timeout is None:
+            return await delivery
+        try:
+            async with asyncio.timeout(timeout):
+                return await delivery
+        except TimeoutError:
+            raise RequestTimeoutError(
+                f"{topic}: not all acknowledged in {timeout:.3g} s; records may still be written"
+            ) from None
+
+    async def send_many_soon(
+        self,
+        topic: str,
+        values: Sequence[bytes | None],
+        *,
+        keys: Sequence[bytes | None] | None = None,
+        partition: int | None = None,
+        headers: Sequence[Headers] | None = None,
+        timestamps: Sequence[int] | int | None = None,
+    ) -> ManyDelivery:
+        """Put many records on their way; await the result to know their fate."""
+        delivery = ManyDelivery()
+        if not values:
+            return delivery
+        _check_columns(values, keys, headers, timestamps)
+        if timestamps is None:
+            timestamps = self._cluster.clock.wall_ms()
+        sizes = _sizes(values, keys, headers)
+        count = await self._partitions(topic)
+        if partition is not None:
+            _check_partition(topic, partition, count)
+        if partition is None and keys is not None:
+            for target, chosen in self._by_key(topic, keys, count).items():
+                if len(chosen) == len(values):
+                    await self._put(
+                        delivery, topic, target, values, keys, headers, timestamps, sizes
+                    )
+                    continue
+                await self._put(
+                    delivery,
+                    topic,
+                    target,
+                    [values[i] for i in chosen],
+                    [keys[i] for i in chosen],
+                    None if headers is None else [headers[i] for i in chosen],
+                    timestamps if isinstance(timestamps, int) else [timestamps[i] for i in chosen],
+                    [sizes[i] for i in chosen],
+                )
+            return delivery
+        await self._put(delivery, topic, partition, values, keys, headers, timestamps, sizes)
+        return delivery
+
+    async def flush(self, timeout: float | None = None) -> None:
+        """Wait until all that was sent so far is acknowledged or has failed.
+
+        Raises:
+            PegelError: the first failure of a record whose delivery nobody awaited.
+            RequestTimeoutError: not done within ``timeout`` seconds (default: no limit but the
+                ``delivery_timeout`` of each record).
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                await self._sender.flush()
+        except TimeoutError:
+            raise RequestTimeoutError(f"not everything was acknowledged in {timeout} s") from None
+        self._raise_lost()
+
+    async def close(self, timeout: float = _CLOSE_TIMEOUT) -> None:
+        """Flush, at most ``timeout`` seconds; what is not acknowledged then has failed.
+
+        Raises:
+            PegelError: as ``flush``.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            async with asyncio.timeout(timeout):
+                await self._sender.flush()
+        except TimeoutError:
+            pass  # said by the errors of the records themselves
+        finally:
+            self._sender.close()
+        self._raise_lost()
+
+    def _raise_lost(self) -> None:
+        sender = self._sender
+        lost, error = sender.lost_records, sender.lost_error
+        sender.lost_records, sender.lost_error = 0, None
+        if error is not None:
+            error.add_note(f"{lost} records that nobody awaited were not acknowledged")
+            raise error
+
+    async def _partitions(self, topic: str) -> int:
+        if self._closed:
+            raise ClosedError("the producer is closed")
+        known = self._cluster.metadata.view.topics.get(topic)
+        if known is None:
+            create = self._cluster.options.auto_create_topics
+            known = await self._cluster.metadata.topic(topic, create=create)
+        return len(known.partitions)
+
+    def _sticky_partition(self, topic: str, count: int, size: int) -> int:
+        partition = self._sticky.partition(topic, count)
+        open_batch = self._sender.queue(topic, partition).open
+        if open_batch is None or open_batch.size + size > self._options.batch_bytes:
+            return self._sticky.switch(topic, count)
+        return partition
+
+    def _by_key(self, topic: str, keys: Sequence[bytes | None], count: int) -> dict[int, list[int]]:
+        """Indexes of the records for each partition."""
+        groups: dict[int, list[int]] = {}
+        partition_of = self._keys.partition
+        keyless: int | None = None
+        for i, key in enumerate(keys):
+            if key is None:
+                if keyless is None:
+                    keyless = self._sticky.switch(topic, count)
+                target = keyless
+            else:
+                target = partition_of(key, count)
+            group = groups.get(target)
+            if group is None:
+                groups[target] = [i]
+            else:
+                group.append(i)
+        return groups
+
+    async def _put(
+        self,
+        delivery: ManyDelivery,
+        topic: str,
+        partition: int | None,
+        values: Sequence[bytes | None],
+        keys: Sequence[bytes | None] | None,
+        headers: Sequence[Headers] | None,
+        timestamps: Sequence[int] | int,
+        sizes: Sequence[int],
+    ) -> None:
+        """Cut into batches; without a partition each batch goes to the next one in turn."""
+        sender, limit = self._sender, self._options.batch_bytes
+        ends = list(accumulate(sizes))
+        start, total = 0, len(values)
+        while start < total:
+            base = ends[start - 1] if start else 0
+            first = sizes[start]
+            target = partition
+            if target is None:
+                count = await self._partitions(topic)
+                target = self._sticky_partition(topic, count, min(first, limit))
+            queue = sender.queue(topic, target)
+            room = limit if queue.open is None else limit - queue.open.size
+            if room < first:
+                room = limit
+            stop = max(start + 1, _last_within(ends, base + room, start))
+            size = ends[stop - 1] - base
+            if not sender.memory.try_acquire(size):
+                sender.wake()
+                await sender.memory.acquire(size, self._options.delivery_timeout)
+                if self._closed:
+                    sender.memory.release(size)
+                    raise ClosedError("the producer is closed")
+            # The open batch may have left while this call waited; the queue decides again.
+            batch = sender.open_batch(queue, size)
+            whole = start == 0 and stop == total
+            index = batch.extend(
+                values if whole else values[start:stop],
+                keys if whole or keys is None else keys[start:stop],
+                headers if whole or headers is None else headers[start:stop],
+                timestamps if whole or isinstance(timestamps, int) else timestamps[start:stop],
+                size,
+            )
+            delivery.add(batch, index, stop - start)
+            sender.wake()
+            start = stop
+            if start < total:
+                await asyncio.sleep(0)  # a full batch is there: let it leave before making more
+
+    def _check_size(self, size: int) -> None:
+        if size > MAX_BATCH_BYTES:
+            raise RecordTooLargeError(
+                f"a record of {size} bytes; at most {MAX_BATCH_BYTES} fit in a request"
+            )
+
+
+def _last_within(ends: Sequence[int], limit: int, start: int) -> int:
+    """Index behind the last record that ends within ``limit``."""
+    low, high = start, len(ends)
+    while low < high:
+        middle = (low + high) // 2
+        if ends[middle] <= limit:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+def _headers_size(headers: Headers) -> int:
+    return sum(2 * len(name) + len(value or b"") + 6 for name, value in headers)
+
+
+def _sizes(
+    values: Sequence[bytes | None],
+    keys: Sequence[bytes | None] | None,
+    headers: Sequence[Headers] | None,
+) -> list[int]:
+    """Upper bounds of the encoded sizes of small records, in bytes.
+
+    Raises:
+        TypeError: a value or key that is not bytes.
+        RecordTooLargeError: a record that fits in no request.
+    """
+    columns = (values,) if keys is None else (values, keys)
+    for name, column in zip(("value", "key"), columns, strict=False):
+        kinds = set(map(type, column))
+        if not kinds <= _BYTES_OR_NONE:
+            raise _not_bytes(name, next(m for m in column if type(m) not in _BYTES_OR_NONE))
+    if keys is None and set(map(type, values)) == _BYTES:
+        sizes = [RECORD_OVERHEAD + n for n in map(len, values)]  # type: ignore[arg-type]
+    else:
+        sizes = [RECORD_OVERHEAD + len(v or b"") for v in values]
+        if keys is not None:
+            sizes = [s + len(k or b"") for s, k in zip(sizes, keys, strict=True)]
+    if headers is not None:
+        sizes = [s + _headers_size(h) for s, h in zip(sizes, headers, strict=True)]
+    largest = max(sizes)
+    if largest > MAX_BATCH_BYTES:
+        raise RecordTooLargeError(
+            f"a record of {largest} bytes; at most {MAX_BATCH_BYTES} fit in a request"
+        )
+    return sizes
+
+
+def _check_columns(
+    values: Sequence[bytes | None],
+    keys: Sequence[bytes | None] | None,
+    headers: Sequence[Headers] | None,
+    timestamps: Sequence[int] | int | None,
+) -> None:
+    for name, column in (("keys", keys), ("headers", headers), ("timestamps", timestamps)):
+        if column is None or isinstance(column, int):
+            continue
+        if len(column) != len(values):
+            raise ValueError(f"{len(values)} values, but {len(column)} {name}")
+
+
+def _check_partition(topic: str, partition: int, count: int) -> None:
+    if not 0 <= partition < count:
+        raise ValueError(f"topic {topic!r} has partitions 0 to {count - 1}, not {partition}")
+
+
+def _not_bytes(name: str, value: object) -> TypeError:
+    return TypeError(f"a {name} is bytes, not {type(value).__name__}; encode text with .encode()")
