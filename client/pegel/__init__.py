@@ -1,1 +1,130 @@
-"""Pegel: a Kafka-compatible partitioned, replicated log in Python."""
+"""Pegel: a Kafka-compatible partitioned, replicated log in Python.
+
+The names of the client are here; they are loaded when first used, so that importing the package
+(as every broker process does) costs nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pegel.client import AsyncClient
+    from pegel.config import ClientOptions, ConsumerOptions, ProducerOptions
+    from pegel.consumer.consumer import Consumer
+    from pegel.errors import (
+        AuthorizationError,
+        BrokerError,
+        BufferFullError,
+        ClosedError,
+        ConnectionFailedError,
+        CorruptResponseError,
+        DeliveryTimeoutError,
+        InvalidTopicError,
+        LogTruncationError,
+        OffsetOutOfRangeError,
+        PegelError,
+        ProducerFencedError,
+        RecordTooLargeError,
+        RequestTimeoutError,
+        TopicExistsError,
+        TopicNotFoundError,
+        UnsupportedFeatureError,
+        UnsupportedVersionError,
+    )
+    from pegel.producer.producer import Producer
+    from pegel.protocol.errors import ErrorCode
+    from pegel.types import (
+        ConsumerBatch,
+        ConsumerRecord,
+        OffsetRange,
+        RecordMetadata,
+        SendResult,
+        TopicPartition,
+    )
+
+_HOMES = {
+    "pegel.client": ("AsyncClient",),
+    "pegel.config": ("ClientOptions", "ConsumerOptions", "ProducerOptions"),
+    "pegel.consumer.consumer": ("Consumer",),
+    "pegel.errors": (
+        "AuthorizationError",
+        "BrokerError",
+        "BufferFullError",
+        "ClosedError",
+        "ConnectionFailedError",
+        "CorruptResponseError",
+        "DeliveryTimeoutError",
+        "InvalidTopicError",
+        "LogTruncationError",
+        "OffsetOutOfRangeError",
+        "PegelError",
+        "ProducerFencedError",
+        "RecordTooLargeError",
+        "RequestTimeoutError",
+        "TopicExistsError",
+        "TopicNotFoundError",
+        "UnsupportedFeatureError",
+        "UnsupportedVersionError",
+    ),
+    "pegel.producer.producer": ("Producer",),
+    "pegel.protocol.errors": ("ErrorCode",),
+    "pegel.types": (
+        "ConsumerBatch",
+        "ConsumerRecord",
+        "OffsetRange",
+        "RecordMetadata",
+        "SendResult",
+        "TopicPartition",
+    ),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "AsyncClient",
+    "AuthorizationError",
+    "BrokerError",
+    "BufferFullError",
+    "ClientOptions",
+    "ClosedError",
+    "ConnectionFailedError",
+    "Consumer",
+    "ConsumerBatch",
+    "ConsumerOptions",
+    "ConsumerRecord",
+    "CorruptResponseError",
+    "DeliveryTimeoutError",
+    "ErrorCode",
+    "InvalidTopicError",
+    "LogTruncationError",
+    "OffsetOutOfRangeError",
+    "OffsetRange",
+    "PegelError",
+    "Producer",
+    "ProducerFencedError",
+    "ProducerOptions",
+    "RecordMetadata",
+    "RecordTooLargeError",
+    "RequestTimeoutError",
+    "SendResult",
+    "TopicExistsError",
+    "TopicNotFoundError",
+    "TopicPartition",
+    "UnsupportedFeatureError",
+    "UnsupportedVersionError",
+]
+
+
+def __getattr__(name: str) -> object:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    value: object = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
