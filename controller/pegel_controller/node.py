@@ -91,6 +91,7 @@ class ControllerNode:
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
+        self.leader_known = asyncio.Event()  # some controller leads, or has led
 
     # -- life
 
@@ -173,6 +174,8 @@ class ControllerNode:
     def on_leader_change(self, leader_id: int | None, term: int, is_leader: bool) -> None:
         if self._closed:
             return
+        if leader_id is not None:
+            self.leader_known.set()
         if is_leader and not self.controller.active:
             now = self._world.clock.monotonic()
             _log.info("active controller %d in term %d", self.node_id, term)

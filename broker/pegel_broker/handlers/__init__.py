@@ -1,0 +1,25 @@
+"""Request handlers, one file for each family of APIs; importing this registers all of them."""
+
+from pegel_broker.handlers import (
+    api_versions,
+    cluster,
+    configs,
+    fetch,
+    metadata,
+    offsets,
+    produce,
+    producer_ids,
+    topics,
+)
+
+__all__ = [
+    "api_versions",
+    "cluster",
+    "configs",
+    "fetch",
+    "metadata",
+    "offsets",
+    "produce",
+    "producer_ids",
+    "topics",
+]

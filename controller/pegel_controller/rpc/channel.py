@@ -54,6 +54,7 @@ class ControllerChannel:
         if not controllers:
             raise ValueError("a broker needs the address of at least one controller")
         self.controller_id = -1  # the active one connected to, or -1
+        self.cluster_id = ""  # as the active controller tells it
         self._world = world
         self._node_id = node_id
         self._controllers = dict(sorted(controllers.items()))
@@ -76,6 +77,10 @@ class ControllerChannel:
         if self._connection is not None:
             self._connection.drop("closing")
             self._connection = None
+
+    async def wait_connected(self) -> None:
+        """Return once there is a connection to an active controller."""
+        await self._connected.wait()
 
     def drop(self, hint: int = -1) -> None:
         """This controller is of no use (any more): look for another, ``hint`` first."""
@@ -167,6 +172,7 @@ class ControllerChannel:
                 self._hint = response.leader_id
             return False
         self._connection, self.controller_id = connection, target
+        self.cluster_id = response.cluster_id
         self._lost.clear()
         self._connected.set()
         _log.info("connected to the active controller %d", target)

@@ -1,0 +1,104 @@
+"""What one node is started with, from options or from a properties file with Kafka's key names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from pegel_controller.config import BROKER_CONFIGS, InvalidConfigError, Value, parse
+
+ROLE_BROKER = "broker"
+ROLE_CONTROLLER = "controller"
+LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+class NodeConfigError(ValueError):
+    """The configuration is not usable; one line that says what to change."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeConfig:
+    """Addresses are (host, port); port 0 picks a free one. ``settings`` are broker keys as text."""
+
+    node_id: int
+    data_dir: str
+    controllers: Mapping[int, tuple[str, int]]
+    roles: frozenset[str] = frozenset({ROLE_BROKER, ROLE_CONTROLLER})
+    listen: tuple[str, int] = ("127.0.0.1", 9092)
+    advertise: tuple[str, int] | None = None
+    http: tuple[str, int] | None = None
+    rack: str | None = None
+    cluster_id: str = ""
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Raises NodeConfigError."""
+        if self.node_id < 0:
+            raise NodeConfigError(f"the node id must not be negative, it is {self.node_id}")
+        unknown = self.roles - {ROLE_BROKER, ROLE_CONTROLLER}
+        if unknown or not self.roles:
+            raise NodeConfigError("roles are broker, controller, or both")
+        if ROLE_CONTROLLER in self.roles and self.node_id not in self.controllers:
+            raise NodeConfigError(
+                f"node {self.node_id} is a controller, but --controllers names only "
+                f"{sorted(self.controllers)}"
+            )
+        if not self.controllers:
+            raise NodeConfigError("--controllers names nobody: a broker needs a controller")
+        for key, text in sorted(self.settings.items()):
+            if key not in BROKER_CONFIGS:
+                raise NodeConfigError(
+                    f"unknown setting {key!r} (see: pegel server --list-settings)"
+                )
+            try:
+                parse(BROKER_CONFIGS[key], text)
+            except InvalidConfigError as error:
+                raise NodeConfigError(str(error)) from None
+
+    def value(self, key: str) -> Value:
+        """The value of a broker key as this node was started with."""
+        declared = BROKER_CONFIGS[key]
+        return parse(declared, self.settings.get(key, declared.default))
+
+    def number(self, key: str) -> int:
+        value = self.value(key)
+        assert isinstance(value, int)
+        return value
+
+
+def parse_address(text: str, default_port: int) -> tuple[str, int]:
+    """``host``, ``host:port`` or ``[v6]:port``. Raises NodeConfigError."""
+    host, separator, port = text.rpartition(":")
+    if not separator or text.endswith("]"):
+        host, port = text, str(default_port)
+    host = host.removeprefix("[").removesuffix("]")
+    if not port.isdigit() or not 0 <= int(port) <= 65_535 or not host:
+        raise NodeConfigError(f"{text!r} is no address: write host:port")
+    return host, int(port)
+
+
+def parse_controllers(text: str) -> dict[int, tuple[str, int]]:
+    """``1@host:9093,2@host:9093``. Raises NodeConfigError."""
+    found: dict[int, tuple[str, int]] = {}
+    for part in filter(None, (p.strip() for p in text.split(","))):
+        node_id, separator, address = part.partition("@")
+        if not separator or not node_id.isdigit():
+            raise NodeConfigError(f"{part!r} is no controller: write id@host:port")
+        if int(node_id) in found:
+            raise NodeConfigError(f"controller {node_id} is named twice")
+        found[int(node_id)] = parse_address(address, 9093)
+    return found
+
+
+def parse_properties(text: str) -> dict[str, str]:
+    """Lines ``key=value``; ``#`` starts a comment line. Raises NodeConfigError."""
+    settings: dict[str, str] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        stripped = line.strip()
+        if not stripped or stripped.startswith(("#", "!")):
+            continue
+        key, separator, value = stripped.partition("=")
+        if not separator:
+            raise NodeConfigError(f"line {number}: {stripped!r} is not key=value")
+        settings[key.strip()] = value.strip()
+    return settings

@@ -1,0 +1,45 @@
+"""ApiVersions: what this broker speaks.
+
+A client may open with a version that is too new: the answer is then in version 0 and names what
+is spoken (KIP-511). The client's name and version are checked from version 3 on.
+"""
+
+from __future__ import annotations
+
+import re
+
+from pegel.protocol.api_keys import ApiKey
+from pegel.protocol.errors import ErrorCode
+from pegel.protocol.messages.api_versions import (
+    ApiVersion,
+    ApiVersionsRequest,
+    ApiVersionsResponse,
+)
+from pegel_broker.handlers.context import Request
+from pegel_broker.handlers.registry import advertised, handles
+
+# KIP-511: what a client may call itself.
+_SOFTWARE = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9\-.]*[a-zA-Z0-9])?")
+
+
+@handles(ApiKey.API_VERSIONS)
+def api_versions(request: Request) -> ApiVersionsResponse:
+    message = request.message
+    assert isinstance(message, ApiVersionsRequest)
+    if request.version >= 3 and not (
+        _SOFTWARE.fullmatch(message.client_software_name)
+        and _SOFTWARE.fullmatch(message.client_software_version)
+    ):
+        return ApiVersionsResponse(error_code=ErrorCode.INVALID_REQUEST)
+    return spoken(ErrorCode.NONE)
+
+
+def spoken(error: ErrorCode) -> ApiVersionsResponse:
+    """Every API that has a handler, with its versions."""
+    return ApiVersionsResponse(
+        error_code=error,
+        api_keys=[
+            ApiVersion(api_key=key, min_version=info.min_version, max_version=info.max_version)
+            for key, info in sorted(advertised().items())
+        ],
+    )

@@ -1,0 +1,165 @@
+"""Fetch: records for consumers and for follower replicas; they speak the same request.
+
+Version 7 brings sessions (KIP-227), 9 leader epochs (KIP-320), 11 racks (KIP-392), 12 diverging
+epochs (KIP-595), 13 topic ids (KIP-516), 15 the epoch of a replica's broker (KIP-903).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from uuid import UUID
+
+from pegel.protocol.api_keys import ApiKey
+from pegel.protocol.errors import ErrorCode
+from pegel.protocol.messages.fetch import (
+    EpochEndOffset,
+    FetchableTopicResponse,
+    FetchRequest,
+    FetchResponse,
+    LeaderIdAndEpoch,
+    NodeEndpoint,
+    PartitionData,
+)
+from pegel.protocol.schema import Message
+from pegel_broker.handlers.context import Answer, Broker, Request
+from pegel_broker.handlers.registry import handles
+from pegel_broker.replication.fetch_session import Key, SessionError, SessionRequest
+from pegel_broker.replication.results import FetchItem, FetchPlan, PartitionFetchResult
+
+_NO_ID = UUID(int=0)
+
+
+@handles(ApiKey.FETCH)
+def fetch(request: Request) -> Answer:
+    message, broker, version = request.message, request.broker, request.version
+    assert isinstance(message, FetchRequest)
+    replica_id = message.replica_state.replica_id if version >= 15 else message.replica_id
+    items = _items(broker, message, version)
+    try:
+        resolved = broker.sessions.resolve(
+            message.session_id,
+            message.session_epoch if version >= 7 else -1,
+            items,
+            _forgotten(broker, message, version),
+            follower=replica_id >= 0,
+        )
+    except SessionError as error:
+        return FetchResponse(error_code=error.code)
+    plan = FetchPlan(
+        items=resolved.items,
+        max_wait_ms=message.max_wait_ms,
+        min_bytes=message.min_bytes,
+        max_bytes=message.max_bytes,
+        replica_id=replica_id,
+        replica_epoch=message.replica_state.replica_epoch,
+        read_committed=message.isolation_level == 1,
+        rack=message.rack_id,
+        allow_follower=version >= 11,
+    )
+    results = broker.replicas.fetch(plan)
+    if not isinstance(results, asyncio.Future):
+        return _respond(request, resolved, results)
+    response: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+
+    def done(future: asyncio.Future[list[PartitionFetchResult]]) -> None:
+        if response.done() or future.cancelled():
+            return
+        error = future.exception()
+        if error is not None:
+            response.set_exception(error)
+        else:
+            response.set_result(_respond(request, resolved, future.result()))
+
+    results.add_done_callback(done)
+    # A client that is gone must not be waited for.
+    response.add_done_callback(lambda r: results.cancel() if r.cancelled() else None)
+    return response
+
+
+def _items(broker: Broker, message: FetchRequest, version: int) -> list[FetchItem]:
+    items: list[FetchItem] = []
+    image = broker.image
+    for topic in message.topics:
+        if version >= 13:
+            topic_id = topic.topic_id
+            state = image.topics_by_id.get(topic_id)
+            name = "" if state is None else state.name
+        else:
+            name = topic.topic
+            state = image.topics_by_name.get(name)
+            topic_id = _NO_ID if state is None else state.topic_id
+        items.extend(
+            FetchItem(
+                name, topic_id, p.partition, p.fetch_offset, p.partition_max_bytes,
+                p.current_leader_epoch, p.last_fetched_epoch, p.log_start_offset,
+            )
+            for p in topic.partitions
+        )  # fmt: skip
+    return items
+
+
+def _forgotten(broker: Broker, message: FetchRequest, version: int) -> list[Key]:
+    forgotten: list[Key] = []
+    for topic in message.forgotten_topics_data:
+        if version >= 13:
+            state = broker.image.topics_by_id.get(topic.topic_id)
+            key = ("" if state is None else state.name, topic.topic_id)
+        else:
+            state = broker.image.topics_by_name.get(topic.topic)
+            key = (topic.topic, _NO_ID if state is None else state.topic_id)
+        forgotten.extend((*key, partition) for partition in topic.partitions)
+    return forgotten
+
+
+def _respond(
+    request: Request, resolved: SessionRequest, results: Sequence[PartitionFetchResult]
+) -> FetchResponse:
+    by_id = request.version >= 13
+    topics: dict[tuple[str, UUID], list[PartitionData]] = {}
+    leaders: set[int] = set()
+    for item, result in resolved.visible(results):
+        error = result.error
+        if by_id and error is ErrorCode.UNKNOWN_TOPIC_OR_PARTITION and not item.topic:
+            error = ErrorCode.UNKNOWN_TOPIC_ID
+        data = PartitionData(
+            partition_index=item.partition,
+            error_code=error,
+            high_watermark=result.high_watermark,
+            last_stable_offset=result.last_stable_offset,
+            log_start_offset=result.log_start_offset,
+            preferred_read_replica=result.preferred_read_replica,
+            records=result.records if result.size else b"",
+        )
+        if result.diverging is not None:
+            epoch, end_offset = result.diverging
+            data.diverging_epoch = EpochEndOffset(epoch=epoch, end_offset=end_offset)
+        if result.leader_id >= 0:
+            data.current_leader = LeaderIdAndEpoch(
+                leader_id=result.leader_id, leader_epoch=result.leader_epoch
+            )
+            leaders.add(result.leader_id)
+        topics.setdefault((item.topic, item.topic_id), []).append(data)
+    return FetchResponse(
+        session_id=resolved.session_id,
+        responses=[
+            FetchableTopicResponse(
+                topic="" if by_id else name,
+                topic_id=topic_id if by_id else _NO_ID,
+                partitions=partitions,
+            )
+            for (name, topic_id), partitions in topics.items()
+        ],
+        node_endpoints=_endpoints(request.broker, leaders),
+    )
+
+
+def _endpoints(broker: Broker, leaders: set[int]) -> list[NodeEndpoint]:
+    found = []
+    for leader in sorted(leaders):
+        state = broker.image.brokers.get(leader)
+        if state is not None:
+            found.append(
+                NodeEndpoint(node_id=leader, host=state.host, port=state.port, rack=state.rack)
+            )
+    return found

@@ -1,0 +1,152 @@
+"""Produce: appends one batch to each partition named.
+
+acks=0 has no response: where something is wrong the connection is closed, which is all that its
+client can notice. Version 10 tells a client that came to the wrong broker who leads (KIP-951),
+version 13 names topics by id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from uuid import UUID
+
+from pegel.protocol.api_keys import ApiKey
+from pegel.protocol.errors import ErrorCode
+from pegel.protocol.messages.produce import (
+    LeaderIdAndEpoch,
+    NodeEndpoint,
+    PartitionProduceResponse,
+    ProduceRequest,
+    ProduceResponse,
+    TopicProduceData,
+    TopicProduceResponse,
+)
+from pegel.protocol.schema import Message
+from pegel_broker.handlers.context import Answer, Broker, CloseConnectionError, Request
+from pegel_broker.handlers.registry import handles
+from pegel_broker.replication.results import PartitionProduceResult
+
+_Result = PartitionProduceResult | asyncio.Future[PartitionProduceResult]
+
+
+@handles(ApiKey.PRODUCE)
+def produce(request: Request) -> Answer:
+    message, broker = request.message, request.broker
+    assert isinstance(message, ProduceRequest)
+    if message.acks not in {-1, 0, 1}:
+        return _respond(
+            request,
+            message,
+            [PartitionProduceResult(ErrorCode.INVALID_REQUIRED_ACKS)] * _size(message),
+        )
+    if message.transactional_id is not None:
+        error = PartitionProduceResult(
+            ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+            message="transactions are not supported by this release",
+        )
+        return _respond(request, message, [error] * _size(message))
+    results: list[_Result] = []
+    pending: list[asyncio.Future[PartitionProduceResult]] = []
+    acks, timeout_ms, replicas = message.acks, message.timeout_ms, broker.replicas
+    for topic in message.topic_data:
+        name = _topic_name(broker, topic, request.version)
+        for partition in topic.partition_data:
+            result: _Result
+            if name is None:
+                result = PartitionProduceResult(ErrorCode.UNKNOWN_TOPIC_ID)
+            else:
+                records = partition.records
+                assert records is None or isinstance(records, memoryview)
+                result = replicas.produce(name, partition.index, records, acks, timeout_ms)
+            results.append(result)
+            if isinstance(result, asyncio.Future):
+                pending.append(result)
+    if acks == 0:
+        for result in results:
+            if isinstance(result, PartitionProduceResult) and result.error:
+                raise CloseConnectionError(f"acks=0 and {result.error.name}: {result.message}")
+        return None
+    if pending:
+        return _wait(request, message, results, pending)
+    return _respond(request, message, results)
+
+
+def _size(message: ProduceRequest) -> int:
+    return sum(len(topic.partition_data) for topic in message.topic_data)
+
+
+def _topic_name(broker: Broker, topic: TopicProduceData, version: int) -> str | None:
+    if version < 13:
+        return topic.name
+    state = broker.image.topics_by_id.get(topic.topic_id)
+    return None if state is None else state.name
+
+
+def _wait(
+    request: Request,
+    message: ProduceRequest,
+    results: Sequence[_Result],
+    pending: Sequence[asyncio.Future[PartitionProduceResult]],
+) -> asyncio.Future[Message]:
+    """The response, once the last partition is acknowledged; no task is needed for that."""
+    response: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+    left = len(pending)
+
+    def done(_: asyncio.Future[PartitionProduceResult]) -> None:
+        nonlocal left
+        left -= 1
+        if not left and not response.done():
+            response.set_result(_respond(request, message, results))
+
+    for future in pending:
+        future.add_done_callback(done)
+    return response
+
+
+def _respond(
+    request: Request, message: ProduceRequest, results: Sequence[_Result]
+) -> ProduceResponse:
+    by_id = request.version >= 13
+    position = 0
+    topics: list[TopicProduceResponse] = []
+    leaders: set[int] = set()
+    for topic in message.topic_data:
+        answers: list[PartitionProduceResponse] = []
+        for partition in topic.partition_data:
+            outcome = results[position]
+            position += 1
+            result = outcome.result() if isinstance(outcome, asyncio.Future) else outcome
+            answer = PartitionProduceResponse(
+                index=partition.index,
+                error_code=result.error,
+                base_offset=result.base_offset,
+                log_append_time_ms=result.log_append_time,
+                log_start_offset=result.log_start_offset,
+                error_message=result.message,
+            )
+            if result.leader_id >= 0:
+                answer.current_leader = LeaderIdAndEpoch(
+                    leader_id=result.leader_id, leader_epoch=result.leader_epoch
+                )
+                leaders.add(result.leader_id)
+            answers.append(answer)
+        topics.append(
+            TopicProduceResponse(
+                name="" if by_id else topic.name,
+                topic_id=topic.topic_id if by_id else UUID(int=0),
+                partition_responses=answers,
+            )
+        )
+    return ProduceResponse(responses=topics, node_endpoints=_endpoints(request.broker, leaders))
+
+
+def _endpoints(broker: Broker, leaders: set[int]) -> list[NodeEndpoint]:
+    found = []
+    for leader in sorted(leaders):
+        state = broker.image.brokers.get(leader)
+        if state is not None:
+            found.append(
+                NodeEndpoint(node_id=leader, host=state.host, port=state.port, rack=state.rack)
+            )
+    return found

@@ -1,0 +1,198 @@
+"""A broker's session with the active controller: registration, heartbeats, lease, metadata."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Callable
+
+from pegel.protocol.errors import ErrorCode
+from pegel.seams import World
+from pegel_controller.metadata import MetadataDelta, MetadataImage, decode_records, decode_snapshot
+from pegel_controller.rpc import messages as m
+from pegel_controller.rpc.channel import ControllerChannel, ControllerUnavailableError
+from pegel_controller.rpc.framing import RpcError, RpcRefusedError
+
+_log = logging.getLogger("pegel.broker")
+
+# While it waits to serve a broker asks often; a start-up should not wait for an interval.
+EAGER_INTERVAL = 0.010
+REGISTER_TIMEOUT = 5.0
+REGISTER_RETRY = 0.100
+# A controller that does not answer within this time is taken for hung.
+HEARTBEAT_TIMEOUT = 0.600
+METADATA_WAIT_MS = 10_000
+METADATA_TIMEOUT = 15.0
+
+
+class BrokerSession:
+    """Follows the metadata log and keeps the registration alive.
+
+    ``on_metadata(delta, image)`` is called for every change, in order. ``on_lease(until)`` says
+    how long (monotonic seconds) this broker may act as a leader; ``on_lost()`` that its
+    registration is no longer valid.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        channel: ControllerChannel,
+        registration: m.RegisterBrokerRequest,
+        interval: float,
+        on_metadata: Callable[[MetadataDelta, MetadataImage], None],
+        on_lease: Callable[[float], None],
+        on_lost: Callable[[], None],
+    ) -> None:
+        self.image = MetadataImage()
+        self.broker_epoch = -1
+        self.fenced = True
+        self.unfenced = asyncio.Event()
+        self.caught_up = asyncio.Event()
+        self._world = world
+        self._channel = channel
+        self._registration = registration
+        self._interval = interval
+        self._on_metadata = on_metadata
+        self._on_lease = on_lease
+        self._on_lost = on_lost
+        self._wants_shutdown = False
+        self._may_leave = asyncio.Event()
+        self._wake = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def incarnation(self) -> uuid.UUID:
+        return self._registration.incarnation
+
+    def start(self) -> None:
+        self._tasks = [
+            asyncio.create_task(self._follow(), name="metadata"),
+            asyncio.create_task(self._beat(), name="heartbeats"),
+        ]
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def wake(self) -> None:
+        """Send a heartbeat now: a new controller does not know this broker yet."""
+        self._wake.set()
+
+    async def shut_down(self, timeout: float) -> bool:
+        """Ask the controller to move every leader away; whether it has, in time."""
+        self._wants_shutdown = True
+        self.wake()
+        try:
+            async with asyncio.timeout(timeout):
+                await self._may_leave.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    # -- registration and heartbeats
+
+    async def _beat(self) -> None:
+        while True:
+            self._wake.clear()
+            interval = self._interval
+            try:
+                if self.broker_epoch < 0:
+                    await self._register()
+                interval = await self._heartbeat()
+            except RpcError as error:
+                _log.info("no heartbeat: %s", error)
+                interval = EAGER_INTERVAL * 5
+            try:
+                async with asyncio.timeout(interval):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+
+    async def _register(self) -> None:
+        while True:
+            response = await self._channel.call(
+                "register_broker", self._registration, REGISTER_TIMEOUT
+            )
+            assert isinstance(response, m.RegisterBrokerResponse)
+            if not response.error:
+                self.broker_epoch = response.broker_epoch
+                _log.info("registered with broker epoch %d", response.broker_epoch)
+                return
+            _log.info("not registered yet: %s", response.message)
+            await asyncio.sleep(REGISTER_RETRY)
+
+    async def _heartbeat(self) -> float:
+        """One heartbeat; the time until the next."""
+        sent_at = self._world.clock.monotonic()
+        request = m.HeartbeatRequest(
+            self._registration.broker_id, self.broker_epoch, self.image.index,
+            wants_shutdown=self._wants_shutdown,
+        )  # fmt: skip
+        try:
+            response = await self._channel.call("heartbeat", request, HEARTBEAT_TIMEOUT)
+        except ControllerUnavailableError:
+            self._channel.drop()
+            raise
+        assert isinstance(response, m.HeartbeatResponse)
+        if response.error in {ErrorCode.STALE_BROKER_EPOCH, ErrorCode.BROKER_ID_NOT_REGISTERED}:
+            _log.warning("the registration is gone (error %d): registering again", response.error)
+            self.broker_epoch = -1
+            self._set_fenced(True)
+            self._on_lost()
+            return 0.0
+        if response.should_shut_down:
+            self._may_leave.set()
+        if response.caught_up:
+            self.caught_up.set()
+        self._set_fenced(response.fenced)
+        if response.lease_ms > 0:
+            # The call may have been repeated: its first sending is the safe side.
+            self._on_lease(sent_at + response.lease_ms / 1000)
+        if self._wants_shutdown or (self.fenced and not self._may_leave.is_set()):
+            return EAGER_INTERVAL
+        return self._interval
+
+    def _set_fenced(self, fenced: bool) -> None:
+        if fenced != self.fenced:
+            self.fenced = fenced
+            _log.info("fenced" if fenced else "unfenced: serving")
+        if fenced:
+            self.unfenced.clear()
+            self._on_lost()
+        else:
+            self.unfenced.set()
+
+    # -- metadata
+
+    async def _follow(self) -> None:
+        while True:
+            request = m.MetadataFetchRequest(
+                self._registration.broker_id, self.image.index, METADATA_WAIT_MS
+            )
+            try:
+                response = await self._channel.call("metadata_fetch", request, METADATA_TIMEOUT)
+            except ControllerUnavailableError:
+                continue
+            except (RpcError, RpcRefusedError) as error:
+                _log.info("no metadata: %s", error)
+                await asyncio.sleep(EAGER_INTERVAL)
+                continue
+            assert isinstance(response, m.MetadataFetchResponse)
+            self._take(response)
+
+    def _take(self, response: m.MetadataFetchResponse) -> None:
+        old = new = self.image
+        if response.snapshot is not None:
+            new = decode_snapshot(response.snapshot)
+        for entry in response.entries:
+            if entry.index > new.index:
+                new = new.apply(decode_records(entry.data), entry.index)
+        if new is old:
+            return
+        self.image = new
+        delta = MetadataDelta.between(old, new)
+        self._on_metadata(delta, new)
+        if self.fenced:
+            self.wake()

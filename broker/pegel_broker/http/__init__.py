@@ -1,0 +1,1 @@
+"""The http listener: metrics, health and a JSON view of the node."""

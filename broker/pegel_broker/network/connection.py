@@ -1,0 +1,187 @@
+"""One client connection: requests are handled in order of arrival, answered in that order.
+
+A request that waits (for acknowledgements, for data) does not hold up the handling of those
+behind it; only its response holds up theirs, as the protocol demands.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING
+
+from pegel.protocol.api_keys import APIS, ApiKey
+from pegel.protocol.codec import (
+    RequestHeader,
+    decode_request,
+    encode_response,
+    read_request_header,
+)
+from pegel.protocol.errors import ErrorCode, ProtocolError
+from pegel.protocol.framing import FrameProtocol
+from pegel.protocol.schema import Message
+from pegel_broker.handlers.api_versions import spoken
+from pegel_broker.handlers.context import CloseConnectionError, Request
+from pegel_broker.handlers.registry import advertised, handlers
+
+if TYPE_CHECKING:
+    from pegel_broker.network.listener import ClientListener
+
+_log = logging.getLogger("pegel.broker")
+
+# Requests of one connection whose response has not been written. Reading stops at this number.
+MAX_IN_FLIGHT = 512
+_RESUME_AT = MAX_IN_FLIGHT // 2
+
+
+class _Slot:
+    """The place of one response in the order of responses."""
+
+    __slots__ = ("correlation_id", "message", "version")
+
+    def __init__(self, correlation_id: int, version: int) -> None:
+        self.correlation_id = correlation_id
+        self.version = version
+        self.message: Message | None = None
+
+
+class ClientConnection(FrameProtocol):
+    """Serves one client until either side closes."""
+
+    def __init__(self, listener: ClientListener, max_frame_bytes: int) -> None:
+        super().__init__(max_frame_bytes)
+        self.peer = "?"
+        self.last_used = 0.0
+        self._listener = listener
+        self._broker = listener.broker
+        self._slots: deque[_Slot] = deque()
+        self._waiting: dict[asyncio.Future[Message], _Slot] = {}
+        self._held = False  # reading is paused, because of the client or of the limit
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._slots)
+
+    # -- FrameProtocol
+
+    def on_connected(self) -> None:
+        assert self.transport is not None
+        peer = self.transport.get_extra_info("peername")
+        self.peer = f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else str(peer)
+        self.last_used = asyncio.get_running_loop().time()
+        self._listener.on_opened(self)
+
+    def on_disconnected(self, exc: Exception | None) -> None:
+        self._listener.on_closed(self)
+        self._slots.clear()
+        waiting, self._waiting = self._waiting, {}
+        for future in waiting:
+            future.cancel()
+
+    def on_oversized(self, size: int) -> None:
+        _log.warning(
+            "closing the connection of %s: it announced a request of %d bytes "
+            "(socket.request.max.bytes is %d)",
+            self.peer, size, self.max_frame_bytes,
+        )  # fmt: skip
+
+    def on_frame(self, frame: memoryview) -> None:
+        try:
+            self._handle(frame)
+        except (ProtocolError, CloseConnectionError) as error:
+            _log.warning("closing the connection of %s: %s", self.peer, error)
+            self._listener.counters.protocol_errors += 1
+            self.abort()
+        except Exception:  # a broken handler must cost one connection, not the node
+            _log.exception("closing the connection of %s: a request failed", self.peer)
+            self.abort()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._hold()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._write_ready()
+        self._release()
+
+    # -- requests
+
+    def _handle(self, frame: memoryview) -> None:
+        header = read_request_header(frame)
+        self._listener.counters.requests += 1
+        info = advertised().get(header.api_key)
+        if info is None or not info.min_version <= header.api_version <= info.max_version:
+            self._refuse_version(header)
+            return
+        message = decode_request(header, frame)
+        request = Request(self._broker, message, header.api_version, header.client_id, self.peer)
+        answer = handlers()[header.api_key](request)
+        if answer is None:
+            return  # acks=0: no response
+        slot = _Slot(header.correlation_id, header.api_version)
+        self._slots.append(slot)
+        if isinstance(answer, Message):
+            slot.message = answer
+            if self._slots[0] is slot:
+                self._write_ready()
+        else:
+            self._wait(slot, answer)
+        if len(self._slots) >= MAX_IN_FLIGHT:
+            self._hold()
+
+    def _wait(self, slot: _Slot, answer: Awaitable[Message]) -> None:
+        future = asyncio.ensure_future(answer)
+        self._waiting[future] = slot
+        future.add_done_callback(self._answered)
+
+    def _answered(self, future: asyncio.Future[Message]) -> None:
+        slot = self._waiting.pop(future, None)
+        if slot is None or future.cancelled():
+            return
+        error = future.exception()
+        if error is not None:
+            _log.error("closing the connection of %s: a request failed", self.peer, exc_info=error)
+            self.abort()
+            return
+        slot.message = future.result()
+        if self._slots and self._slots[0] is slot:
+            self._write_ready()
+
+    def _refuse_version(self, header: RequestHeader) -> None:
+        if header.api_key == ApiKey.API_VERSIONS:
+            # The one request that a client sends before it can know (KIP-511).
+            slot = _Slot(header.correlation_id, 0)
+            slot.message = spoken(ErrorCode.UNSUPPORTED_VERSION)
+            self._slots.append(slot)
+            self._write_ready()
+            return
+        known = APIS.get(header.api_key)
+        name = known.name if known is not None else f"API {header.api_key}"
+        raise CloseConnectionError(
+            f"{name} version {header.api_version} is not supported (see ApiVersions)"
+        )
+
+    # -- responses
+
+    def _write_ready(self) -> None:
+        """Write the responses at the head of the order, unless the client does not read."""
+        slots = self._slots
+        while slots and slots[0].message is not None and not self.paused:
+            slot = slots.popleft()
+            assert slot.message is not None
+            self.write(encode_response(slot.message, slot.version, slot.correlation_id))
+        if not slots:
+            self.last_used = asyncio.get_running_loop().time()
+        self._release()
+
+    def _hold(self) -> None:
+        self._held = True
+        self.pause_reading()
+
+    def _release(self) -> None:
+        if self._held and not self.paused and len(self._slots) <= _RESUME_AT:
+            self._held = False
+            self.resume_reading()

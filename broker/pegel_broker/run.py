@@ -1,0 +1,107 @@
+"""Runs one node in this process until a signal: the outermost shell around ``Node``."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable
+
+from pegel.seams import World
+from pegel.seams.clock import RealClock
+from pegel.seams.disk import RealDisk, ThreadDiskQueue
+from pegel.seams.network import RealNetwork
+from pegel_broker.config import NodeConfig
+from pegel_broker.node import Node, NodeError
+
+LOG_FORMAT = "%(asctime)s.%(msecs)03d %(levelname)-7s %(name)s %(message)s"
+
+
+class _Formatter(logging.Formatter):
+    converter = staticmethod(time.gmtime)
+
+
+def set_up_logging(level: str, path: str | None = None) -> None:
+    """Log lines in UTC, to ``path`` or to standard error."""
+    handler: logging.Handler
+    handler = logging.FileHandler(path) if path is not None else logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Formatter(LOG_FORMAT, "%Y-%m-%dT%H:%M:%S"))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+
+
+def real_world() -> World:
+    """The operating system's clock, network and disk; for the running loop."""
+    return World(RealClock(), RealNetwork(), RealDisk(), ThreadDiskQueue, random.SystemRandom())
+
+
+async def _serve(config: NodeConfig, on_ready: Callable[[Node], None], lifeline: int | None) -> int:
+    loop = asyncio.get_running_loop()
+    stop: asyncio.Future[bool] = loop.create_future()
+    asked = 0
+
+    def on_signal() -> None:
+        nonlocal asked
+        asked += 1
+        if not stop.done():
+            stop.set_result(True)
+        elif asked > 1:
+            os._exit(1)  # asked twice: do not wait for anybody
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    if lifeline is not None:
+        # The parent's death closes the other end: a cluster must not outlive its command.
+        def on_lifeline() -> None:
+            loop.remove_reader(lifeline)
+            if not stop.done():
+                stop.set_result(True)
+
+        loop.add_reader(lifeline, on_lifeline)
+    node = Node(real_world(), config)
+    starting = asyncio.ensure_future(node.start())
+    ready = asyncio.ensure_future(_started(node, starting))
+    await asyncio.wait(  # type: ignore[type-var]
+        {ready, stop, node.failed}, return_when=asyncio.FIRST_COMPLETED
+    )
+    if ready.done() and not stop.done() and not node.failed.done():
+        await ready  # raises what start raised
+        gc.collect()
+        gc.freeze()  # what is here stays: the collector need not look at it again
+        on_ready(node)
+        await asyncio.wait({stop, node.failed}, return_when=asyncio.FIRST_COMPLETED)  # type: ignore[type-var]
+    for task in (ready, starting):
+        if not task.done():
+            task.cancel()
+    await asyncio.gather(ready, starting, return_exceptions=True)
+    await node.stop(controlled=not node.failed.done())
+    if node.failed.done():
+        raise node.failed.result()
+    return 0
+
+
+async def _started(node: Node, starting: asyncio.Future[None]) -> None:
+    await starting
+    await node.ready.wait()
+
+
+def run_node(
+    config: NodeConfig,
+    on_ready: Callable[[Node], None] = lambda node: None,
+    lifeline: int | None = None,
+) -> int:
+    """Run until SIGTERM or SIGINT; the exit code. Errors are logged as one line."""
+    import uvloop
+
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(_serve(config, on_ready, lifeline))
+    except NodeError as error:
+        logging.getLogger("pegel.node").critical("%s", error)
+        return 1

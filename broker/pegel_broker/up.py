@@ -1,0 +1,372 @@
+"""``pegel up``: a local cluster, one real process for each node."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import click
+
+# Below the range that the system takes outgoing ports from: a port picked there could be in use
+# by some connection when a node that was killed comes back.
+_PORTS = range(10_000, 32_000)
+READY_TIMEOUT = 30.0
+STOP_TIMEOUT = 5.0
+HOST = "127.0.0.1"
+
+
+@dataclass(slots=True)
+class _Child:
+    node_id: int
+    pid: int
+    pipe: int
+    line: dict[str, object] | None = None
+    exit_status: int | None = None
+    received: bytes = b""
+
+
+@dataclass(slots=True)
+class _Plan:
+    """What ``cluster.json`` keeps: the same directory is the same cluster on the same ports."""
+
+    cluster_id: str
+    ports: dict[int, tuple[int, int, int]] = field(default_factory=dict)
+
+
+def _can_bind(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+        return True
+
+
+def _free_ports(count: int) -> list[int]:
+    generator = random.SystemRandom()
+    found: list[int] = []
+    for _ in range(10_000):
+        port = generator.choice(_PORTS)
+        if port not in found and _can_bind(port):
+            found.append(port)
+            if len(found) == count:
+                return found
+    raise click.ClickException(f"no {count} free ports between {_PORTS.start} and {_PORTS.stop}")
+
+
+def _plan(directory: Path, brokers: int, base_port: int | None) -> _Plan:
+    """Ports and cluster id: from ``cluster.json`` where it is there, else new ones."""
+    file = directory / "cluster.json"
+    plan: _Plan | None = None
+    if file.exists():
+        try:
+            saved = json.loads(file.read_text())
+            ports = {int(i): (int(a), int(b), int(c)) for i, (a, b, c) in saved["ports"].items()}
+            plan = _Plan(saved["cluster_id"], ports)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise click.ClickException(f"{file} is damaged; the data itself is untouched") from None
+        if len(plan.ports) != brokers:
+            raise click.ClickException(
+                f"{directory} holds a cluster of {len(plan.ports)} nodes, not of {brokers}: give "
+                f"--brokers {len(plan.ports)} or another --data-dir"
+            )
+    if plan is None or base_port is not None:
+        if base_port == 0:
+            numbers = _free_ports(3 * brokers)
+        else:
+            first = 9092 if base_port is None else base_port
+            numbers = list(range(first, first + 3 * brokers))
+            if numbers[-1] > 65_535:
+                raise click.UsageError(f"--base-port {first} leaves no room for {brokers} nodes")
+        ports = {
+            i + 1: (numbers[i], numbers[brokers + i], numbers[2 * brokers + i])
+            for i in range(brokers)
+        }
+        plan = _Plan(plan.cluster_id if plan else _new_cluster_id(), ports)
+    for port in [p for ports in plan.ports.values() for p in ports]:
+        if not _can_bind(port):
+            raise click.ClickException(
+                f"port {port} is in use: choose another --base-port (0 picks free ones)"
+            )
+    file.write_text(json.dumps({"cluster_id": plan.cluster_id, "ports": plan.ports}, indent=1))
+    return plan
+
+
+def _new_cluster_id() -> str:
+    import base64
+
+    return base64.urlsafe_b64encode(os.urandom(16)).decode().rstrip("=")
+
+
+def _properties(plan: _Plan, directory: Path, node_id: int, settings: Sequence[str]) -> str:
+    """The node's properties file, which ``pegel server --config`` starts it from as well."""
+    client, _, http = plan.ports[node_id]
+    controllers = ",".join(f"{i}@{HOST}:{p[1]}" for i, p in sorted(plan.ports.items()))
+    lines = [
+        f"node.id={node_id}",
+        "process.roles=broker,controller",
+        f"data.dir={directory / f'node-{node_id}'}",
+        f"listeners={HOST}:{client}",
+        f"controllers={controllers}",
+        f"http.listener={HOST}:{http}",
+        f"cluster.id={plan.cluster_id}",
+        *settings,
+    ]
+    return "\n".join(lines) + "\n"
+
+
+@click.command(short_help="Start a local cluster and run it until Ctrl-C.")
+@click.option(
+    "--brokers",
+    default=3,
+    show_default=True,
+    type=click.IntRange(1, 32),
+    help="Nodes; each is a process of its own, broker and controller.",
+)
+@click.option(
+    "--data-dir",
+    default="pegel-data",
+    show_default=True,
+    type=click.Path(file_okay=False),
+    help="Where the cluster keeps its data; started "
+    "again on the same directory it is the same cluster on the same ports.",
+)
+@click.option(
+    "--base-port",
+    type=click.IntRange(0, 65_535),
+    help="First of the ports: N for clients, N for controllers, N for http. "
+    "0 picks free ones. [default: those of the data directory, else 9092]",
+)
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A broker setting by Kafka's name, for every node; may be repeated.",
+)
+@click.option(
+    "--log-level",
+    default="info",
+    show_default=True,
+    type=click.Choice(["debug", "info", "warning", "error"]),
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the ready line as one JSON document.")
+def up(
+    brokers: int,
+    data_dir: str,
+    base_port: int | None,
+    settings: tuple[str, ...],
+    log_level: str,
+    as_json: bool,
+) -> None:
+    """Start a cluster of real processes on this machine and run it until Ctrl-C or SIGTERM.
+
+    Nodes log to DATA_DIR/node-N/node.log. One that was killed is started again, while the others
+    run, with
+
+        pegel server --config DATA_DIR/node-N/server.properties
+    """
+    from pegel_broker.cli import node_config
+    from pegel_broker.config import NodeConfigError, parse_properties
+    from pegel_broker.run import run_node  # noqa: F401 (imported once, before the forks)
+
+    directory = Path(data_dir).absolute()
+    directory.mkdir(parents=True, exist_ok=True)
+    plan = _plan(directory, brokers, base_port)
+    configs = {}
+    try:
+        for node_id in plan.ports:
+            text = _properties(plan, directory, node_id, settings)
+            (directory / f"node-{node_id}").mkdir(exist_ok=True)
+            (directory / f"node-{node_id}" / "server.properties").write_text(text)
+            configs[node_id] = node_config(parse_properties(text))
+    except NodeConfigError as error:
+        raise click.UsageError(str(error)) from None
+    cluster = _Cluster(directory)
+    for node_id, config in configs.items():
+        cluster.fork(node_id, config, log_level)
+    sys.exit(cluster.run(plan, as_json=as_json))
+
+
+class _Cluster:
+    """The parent: forks the nodes, waits for them, passes the end on."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._children: dict[int, _Child] = {}
+        # The children hold the reading end: it ends when this process does.
+        self._lifeline = os.pipe()
+        self._wake = os.pipe()
+        self._stopping = False
+        os.set_blocking(self._wake[1], False)
+        signal.set_wakeup_fd(self._wake[1], warn_on_full_buffer=False)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._on_stop)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+
+    def _on_stop(self, *_: object) -> None:
+        self._stopping = True
+
+    def fork(self, node_id: int, config: object, log_level: str) -> None:
+        reading, writing = os.pipe()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        pid = os.fork()
+        if pid == 0:
+            os.close(reading)
+            os.close(self._lifeline[1])
+            self._be_node(node_id, config, log_level, writing)
+        os.close(writing)
+        self._children[node_id] = _Child(node_id, pid, reading)
+
+    def _be_node(self, node_id: int, config: object, log_level: str, pipe: int) -> None:
+        """In the child; never returns."""
+        code = 1
+        try:
+            from pegel_broker.cli import node_line
+            from pegel_broker.config import NodeConfig
+            from pegel_broker.node import Node
+            from pegel_broker.run import run_node, set_up_logging
+
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            os.setpgid(0, 0)  # Ctrl-C reaches the parent alone, which ends all in order
+            set_up_logging(log_level, str(self._directory / f"node-{node_id}" / "node.log"))
+            assert isinstance(config, NodeConfig)
+
+            def on_ready(node: Node) -> None:
+                os.write(pipe, json.dumps(node_line(node)).encode() + b"\n")
+
+            code = run_node(config, on_ready, self._lifeline[0])
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+
+    def run(self, plan: _Plan, *, as_json: bool) -> int:
+        """Until a signal, or until no node is left; the exit code."""
+        os.close(self._lifeline[0])
+        if self._wait_ready():
+            self._print_ready(plan, as_json)
+        while not self._stopping and self._alive():
+            self._wait(None)
+        failed = not self._stopping
+        self._stop()
+        return int(failed)
+
+    def _alive(self) -> list[_Child]:
+        return [c for c in self._children.values() if c.exit_status is None]
+
+    def _wait_ready(self) -> bool:
+        deadline = time.monotonic() + READY_TIMEOUT
+        while not self._stopping and len(self._alive()) == len(self._children):
+            if all(c.line for c in self._children.values()):
+                return True
+            if time.monotonic() > deadline:
+                self._say(f"not ready after {READY_TIMEOUT:g} s: see the logs in {self._directory}")
+                break
+            self._wait(deadline - time.monotonic())
+        if not self._stopping:  # the one that ended has said why
+            self._stopping = True
+            self._stop()
+            raise SystemExit(1)
+        return False
+
+    def _wait(self, timeout: float | None) -> None:
+        """One round: ready lines, and children that ended."""
+        pipes = {c.pipe: c for c in self._children.values() if c.pipe >= 0}
+        readable, _, _ = select.select([self._wake[0], *pipes], [], [], timeout)
+        for number in readable:
+            if number == self._wake[0]:
+                os.read(number, 4096)
+                continue
+            child, data = pipes[number], os.read(number, 4096)
+            child.received += data
+            if not data:
+                os.close(number)
+                child.pipe = -1
+            elif b"\n" in child.received:
+                child.line = json.loads(child.received)
+        self._reap()
+
+    def _reap(self) -> None:
+        for child in self._alive():
+            pid, status = os.waitpid(child.pid, os.WNOHANG)
+            if pid:
+                child.exit_status = status
+                if not self._stopping:
+                    self._say(f"node {child.node_id} (pid {child.pid}) {_how(status)}"
+                              f"{self._last_words(child.node_id)}")  # fmt: skip
+
+    def _last_words(self, node_id: int) -> str:
+        """The last line of the node's log that says why."""
+        try:
+            lines = (self._directory / f"node-{node_id}" / "node.log").read_text().splitlines()
+        except OSError:
+            return ""
+        critical = [line for line in lines[-20:] if " CRITICAL " in line]
+        return f": {critical[-1].split(' CRITICAL', 1)[1].strip()}" if critical else ""
+
+    @staticmethod
+    def _say(text: str) -> None:
+        click.echo(f"pegel up: {text}", err=True)
+
+    def _print_ready(self, plan: _Plan, as_json: bool) -> None:
+        seconds = _age_of_this_process()
+        nodes = [self._children[i].line for i in sorted(self._children)]
+        bootstrap = ",".join(f"{HOST}:{plan.ports[i][0]}" for i in sorted(plan.ports))
+        if as_json:
+            ready = {
+                "bootstrap": bootstrap, "nodes": nodes, "data_dir": str(self._directory),
+                "ready_seconds": round(seconds, 3),
+            }  # fmt: skip
+            click.echo(json.dumps(ready))
+        else:
+            click.echo(
+                f"{len(nodes)} brokers ready in {seconds:.2f} s: bootstrap {bootstrap}, data in "
+                f"{self._directory}; Ctrl-C stops them"
+            )
+        sys.stdout.flush()
+
+    def _stop(self) -> None:
+        """SIGTERM to all, and SIGKILL to who does not go."""
+        for child in self._alive():
+            os.kill(child.pid, signal.SIGTERM)
+            os.kill(child.pid, signal.SIGCONT)  # one that was paused could not end
+        deadline = time.monotonic() + STOP_TIMEOUT
+        while self._alive() and time.monotonic() < deadline:
+            self._wait(min(0.2, max(0.0, deadline - time.monotonic())))
+        for child in self._alive():
+            self._say(f"node {child.node_id} did not stop in {STOP_TIMEOUT:g} s: killed")
+            os.kill(child.pid, signal.SIGKILL)
+            os.waitpid(child.pid, 0)
+
+
+def _how(status: int) -> str:
+    if os.WIFSIGNALED(status):
+        return f"was killed by {signal.Signals(os.WTERMSIG(status)).name}"
+    return f"ended with exit code {os.waitstatus_to_exitcode(status)}"
+
+
+def _age_of_this_process() -> float:
+    """Seconds since the process began, its interpreter's start included."""
+    try:
+        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+        started = int(fields[19]) / os.sysconf("SC_CLK_TCK")
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - started
+    except (OSError, AttributeError, IndexError, ValueError):
+        return time.process_time()
