@@ -38,6 +38,11 @@ class LoopDiskQueue:
         self.held = False
         self._schedule()
 
+    def drop(self) -> None:
+        """The process is killed: nothing queued is done any more."""
+        self._jobs.clear()
+        self.closed = True
+
     def close(self) -> None:
         self.closed = True
         self.held = False
@@ -77,6 +82,11 @@ class LoopDiskQueues:
         queue = LoopDiskQueue(name)
         self.made.append(queue)
         return queue
+
+    def drop(self) -> None:
+        """Drop all queues made so far."""
+        for queue in self.made:
+            queue.drop()
 
     def named(self, name: str) -> LoopDiskQueue:
         """The newest queue of that name."""

@@ -49,6 +49,7 @@ class DirectoryKeeper:
         self._timer: asyncio.TimerHandle | None = None
         self._flush_due: dict[StoredLog, float] = {}
         self._flush_timer: asyncio.TimerHandle | None = None
+        self._flush_timer_at = float("inf")  # uvloop's handles do not all tell
         self._loop = asyncio.get_running_loop()
 
     # --- checkpoint files ---
@@ -127,10 +128,10 @@ class DirectoryKeeper:
         now = self._loop.time()
         due = min(self._flush_due.get(log, now + seconds), now + seconds)
         self._flush_due[log] = due
-        if self._flush_timer is None or due < self._flush_timer.when():
+        if self._flush_timer is None or due < self._flush_timer_at:
             if self._flush_timer is not None:
                 self._flush_timer.cancel()
-            self._flush_timer = self._loop.call_at(due, self._flush)
+            self._arm_flush(due)
 
     def _flush(self) -> None:
         now = self._loop.time()
@@ -139,7 +140,11 @@ class DirectoryKeeper:
             del self._flush_due[log]
             log.request_sync()
         if self._flush_due:
-            self._flush_timer = self._loop.call_at(min(self._flush_due.values()), self._flush)
+            self._arm_flush(min(self._flush_due.values()))
+
+    def _arm_flush(self, due: float) -> None:
+        self._flush_timer = self._loop.call_at(due, self._flush)
+        self._flush_timer_at = due
 
     def forget(self, log: StoredLog) -> None:
         """``log`` is removed."""

@@ -338,8 +338,10 @@ class _Loader:
 
     def _saved_index(self, segment: Segment) -> SegmentIndex:
         """The index files' content; empty where it cannot belong to the segment."""
-        offsets = read_if_there(self._disk, segment.path(OFFSET_INDEX_SUFFIX)) or b""
-        times = read_if_there(self._disk, segment.path(TIME_INDEX_SUFFIX)) or b""
+        offsets = read_if_there(self._disk, segment.path(OFFSET_INDEX_SUFFIX))
+        times = read_if_there(self._disk, segment.path(TIME_INDEX_SUFFIX))
+        if offsets is None or times is None:  # they are written, and rebuilt, together
+            return SegmentIndex()
         try:
             check_offset_index(offsets, segment.size)
             check_time_index(times)

@@ -266,12 +266,3 @@ class LogManager:
             keeper.stop()
             keeper.directory.close()
             opened.lock.close()
-
-    def abandon(self) -> None:
-        """Let go of everything as a crash of the process would: nothing is written or synced."""
-        self._closed = True
-        for keeper, opened in zip(self._keepers, self._opened, strict=True):
-            keeper.stop()
-            keeper.directory.offline = keeper.directory.offline or "abandoned"
-            keeper.directory.close()
-            opened.lock.close()

@@ -53,6 +53,16 @@ class Harness:
         await manager.start("cluster-1", 1, page_cache_lost=page_cache_lost)
         return manager
 
+    def kill(self) -> None:
+        """The process dies, the host lives: what was written stays."""
+        self.queues.drop()
+        self.disk.locks.clear()
+
+    def lose_power(self, seed: int | None = None) -> None:
+        """The host dies: what was not synced is gone, or with ``seed`` some of it."""
+        self.queues.drop()
+        self.disk.crash(None if seed is None else random.Random(seed))
+
 
 def config(values: Mapping[str, int | str] | None = None, **settings: int | str) -> LogConfig:
     """``config(segment_bytes=1000)`` and so on; Kafka's names with underscores."""

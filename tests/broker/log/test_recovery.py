@@ -1,0 +1,300 @@
+"""Crash points: torn tails are cut, damage is refused with its file and byte named."""
+
+from __future__ import annotations
+
+import pytest
+
+from pegel.protocol.errors import ErrorCode
+from pegel.record.batch import iter_batches
+from pegel_broker.log import LogError, LogManager, PartitionLog
+from tests.broker.log.harness import (
+    NOW,
+    PATH,
+    TOPIC_ID,
+    Harness,
+    batch,
+    config,
+    drain,
+    read_all,
+    run,
+    settle,
+)
+from tests.support.memory_disk import MemoryDisk
+
+SEGMENT = f"{PATH}/t-0/{0:020d}.log"
+
+
+async def _written(batches: int = 6, **settings: int | str) -> tuple[Harness, bytes]:
+    """A log of ``batches`` batches of two records, then the process is killed."""
+    harness = Harness()
+    manager = await harness.manager(config(**settings))
+    log = manager.create("t", 0, TOPIC_ID)
+    for number in range(batches):
+        log.append_as_leader(batch(2, fill=b"%d" % number, producer=(7, 0, 2 * number)), 1, NOW)
+    await settle(log)
+    await drain()
+    content = await read_all(log)
+    harness.kill()
+    return harness, content
+
+
+async def _reopen(disk: MemoryDisk, **more: bool) -> tuple[LogManager, PartitionLog]:
+    manager = await Harness(disk=disk).manager(**more)
+    log = manager.get("t", 0)
+    assert log is not None
+    return manager, log
+
+
+def _batch_starts(content: bytes) -> list[int]:
+    return [position for position, _header in iter_batches(content)]
+
+
+def test_a_log_cut_at_any_byte_keeps_its_longest_valid_prefix() -> None:
+    async def main() -> None:
+        harness, content = await _written()
+        starts = [*_batch_starts(content), len(content)]
+        for cut in range(starts[-3], len(content) + 1):
+            disk = harness.disk.copy()
+            del disk.files[SEGMENT].data[cut:]
+            manager, log = await _reopen(disk)
+            whole = max(n for n, start in enumerate(starts) if start <= cut)
+            assert log.offline is None
+            assert log.log_end_offset == 2 * whole
+            assert len(disk.files[SEGMENT].data) == starts[whole]
+            assert await read_all(log) == content[: starts[whole]]
+            assert log.producers.describe()[7][1][-1].last_offset == 2 * whole - 1
+            log.append_as_leader(batch(2, producer=(7, 0, 2 * whole)), 1, NOW)
+            await manager.close()
+
+    run(main)
+
+
+def test_a_torn_last_batch_is_cut_wherever_its_bytes_are_wrong() -> None:
+    async def main() -> None:
+        harness, content = await _written()
+        start = _batch_starts(content)[-1]
+        for position in range(start, len(content)):
+            if start + 12 <= position < start + 16:
+                continue  # the leader epoch is outside of the checksum
+            disk = harness.disk.copy()
+            disk.files[SEGMENT].data[position] ^= 0x40
+            _manager, log = await _reopen(disk)
+            if position < start + 8 and log.offline is not None:
+                continue  # a whole batch at a later offset: something is missing before it
+            assert (log.offline, log.log_end_offset) == (None, 10), position
+
+    run(main)
+
+
+def test_a_flipped_bit_in_the_middle_takes_the_log_offline_and_changes_no_byte() -> None:
+    async def main() -> None:
+        harness, content = await _written()
+        starts = _batch_starts(content)
+        for position in range(starts[2], starts[3]):
+            if starts[2] + 12 <= position < starts[2] + 16:
+                continue
+            disk = harness.disk.copy()
+            disk.files[SEGMENT].data[position] ^= 0x40
+            before = bytes(disk.files[SEGMENT].data)
+            _manager, log = await _reopen(disk)
+            assert log.offline is not None, position
+            assert SEGMENT in log.offline
+            assert f"byte {starts[2]}:" in log.offline
+            assert bytes(disk.files[SEGMENT].data) == before
+            with pytest.raises(LogError) as caught:
+                log.read(0, 100, limit_offset=1)
+            assert caught.value.code == ErrorCode.KAFKA_STORAGE_ERROR
+            with pytest.raises(LogError):
+                log.append_as_leader(batch(), 1, NOW)
+
+    run(main)
+
+
+def test_a_damaged_log_leaves_the_others_alone_and_stays_refused() -> None:
+    async def main() -> None:
+        harness = Harness()
+        manager = await harness.manager()
+        for partition in range(3):
+            log = manager.create("t", partition, TOPIC_ID)
+            for _ in range(3):
+                log.append_as_leader(batch(2), 1, NOW)
+            await settle(log)
+            log.high_watermark = 6
+        await manager.close()
+        path = f"{PATH}/t-1/{0:020d}.log"
+        del harness.disk.files[path].data[-10:]
+        for _ in range(2):
+            manager = await harness.manager()
+            states = [log.offline is None for log in manager.logs()]
+            assert states == [True, False, True]
+            await manager.close()
+
+    run(main)
+
+
+def test_an_invalid_batch_below_the_high_watermark_is_damage() -> None:
+    async def main() -> None:
+        harness, content = await _written()
+        del harness.disk.files[SEGMENT].data[-1:]
+        for high_watermark, torn in ((10, True), (11, False), (12, False)):
+            disk = harness.disk.copy()
+            disk.write_file(
+                f"{PATH}/replication-offset-checkpoint", b"0\n1\nt 0 %d\n" % high_watermark
+            )
+            _manager, log = await _reopen(disk)
+            assert (log.offline is None) == torn
+        disk = harness.disk.copy()  # but a host that lost its page cache may have torn it
+        disk.write_file(f"{PATH}/replication-offset-checkpoint", b"0\n1\nt 0 12\n")
+        _manager, log = await _reopen(disk, page_cache_lost=True)
+        assert (log.offline, log.log_end_offset, log.high_watermark) == (None, 10, 10)
+        assert content
+
+    run(main)
+
+
+def test_a_log_that_ends_below_its_recovery_point_is_damaged() -> None:
+    async def main() -> None:
+        harness, content = await _written()
+        disk = harness.disk
+        disk.write_file(f"{PATH}/recovery-point-offset-checkpoint", b"0\n1\nt 0 12\n")
+        del disk.files[SEGMENT].data[_batch_starts(content)[-1] :]
+        _manager, log = await _reopen(disk, page_cache_lost=True)
+        assert log.offline is not None
+        assert "synced up to 12" in log.offline
+
+    run(main)
+
+
+def test_recovery_reads_only_what_is_past_the_recovery_point() -> None:
+    async def main() -> None:
+        harness = Harness()
+        manager = await harness.manager(config(segment_bytes=4000, index_interval_bytes=300))
+        log = manager.create("t", 0, TOPIC_ID)
+        for _ in range(200):
+            log.append_as_leader(batch(2, size=30), 1, NOW)
+        await settle(log)
+        await drain()
+        sealed = [s.base_offset for s in log.segments[:-1]]
+        assert log.recovery_point == log.segments[-1].base_offset
+        log.keeper.write_checkpoints()
+        await drain()
+        harness.kill()
+        for base in sealed:  # flips where nobody looks: nobody notices at a start
+            harness.disk.files[f"{PATH}/t-0/{base:020d}.log"].data[70] ^= 1
+        opened: list[str] = []
+
+        def watch(call: str, path: str) -> None:
+            if call == "read" and path.endswith(".log"):
+                opened.append(path)
+
+        disk = harness.disk.copy()
+        disk.fault = watch
+        _manager, log = await _reopen(disk)
+        assert (log.offline, log.log_end_offset) == (None, 400)
+        assert len([p for p in opened if p != log.segments[-1].path()]) <= 2 * len(sealed)
+
+    run(main)
+
+
+def test_a_missing_middle_segment_or_a_torn_one_before_others_is_damage() -> None:
+    async def main() -> None:
+        harness, _content = await _written(60, segment_bytes=1000)
+        bases = sorted(p for p in harness.disk.files if p.endswith(".log"))
+        assert len(bases) > 3
+        disk = harness.disk.copy()
+        disk.remove(bases[1])
+        _manager, log = await _reopen(disk)
+        assert log.offline is not None
+        disk = harness.disk.copy()
+        del disk.files[bases[1]].data[-1:]
+        _manager, log = await _reopen(disk)
+        assert log.offline is not None
+        assert bases[1] in log.offline
+
+    run(main)
+
+
+@pytest.mark.parametrize("suffix", [".index", ".timeindex"])
+def test_a_lost_or_broken_index_is_rebuilt(suffix: str) -> None:
+    async def main() -> None:
+        harness = Harness()
+        manager = await harness.manager(config(segment_bytes=4000, index_interval_bytes=300))
+        log = manager.create("t", 0, TOPIC_ID)
+        for number in range(100):
+            log.append_as_leader(batch(2, size=30, timestamp=NOW + number), 1, NOW)
+        content = await read_all(log)
+        await manager.close()
+        good = {p: bytes(n.data) for p, n in harness.disk.files.items() if p.endswith(suffix)}
+        assert len(good) > 2
+        for damage in ("remove", "cut", "garbage"):
+            disk = harness.disk.copy()
+            for path, content_of in good.items():
+                if damage == "remove":
+                    disk.remove(path)
+                elif damage == "cut":
+                    del disk.files[path].data[-3:]
+                else:
+                    disk.files[path].data[:] = b"\xff" * len(content_of)
+            again = await Harness(disk=disk).manager(config(index_interval_bytes=300))
+            log = again.get("t", 0)
+            assert log is not None
+            assert log.offline is None
+            assert await read_all(log) == content
+            await again.close()
+            if damage != "garbage":
+                assert {p: bytes(disk.files[p].data) for p in good} == good
+
+    run(main)
+
+
+def test_flush_messages_1_loses_nothing_to_a_loss_of_power() -> None:
+    async def main() -> None:
+        harness = Harness()
+        manager = await harness.manager(config(flush_messages=1, segment_bytes=600))
+        log = manager.create("t", 0, TOPIC_ID)
+        stable = 0
+
+        def on_stable(log: PartitionLog) -> None:
+            nonlocal stable
+            stable = log.stable_offset
+
+        log.on_stable = on_stable
+        for number in range(40):
+            log.append_as_leader(batch(2, producer=(7, 0, 2 * number)), 1, NOW)
+            if number % 3 == 0:
+                await drain(number % 7)
+        content = await read_all(log)
+        harness.lose_power()
+        manager = await harness.manager(page_cache_lost=True)
+        again = manager.get("t", 0)
+        assert again is not None
+        assert again.offline is None
+        assert stable > 10
+        assert again.log_end_offset >= stable
+        kept = await read_all(again)
+        assert content.startswith(kept)
+
+    run(main)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_any_part_of_unsynced_files_may_survive_a_loss_of_power(seed: int) -> None:
+    async def main() -> None:
+        harness = Harness()
+        manager = await harness.manager(config(segment_bytes=500))
+        log = manager.create("t", 0, TOPIC_ID)
+        for number in range(30):
+            log.append_as_leader(batch(2, producer=(7, 0, 2 * number)), 1, NOW)
+            await drain(seed % 5)
+        await drain(seed)
+        content = await read_all(log)
+        harness.lose_power(seed)
+        manager = await harness.manager(page_cache_lost=True)
+        again = manager.get("t", 0)
+        if again is None:
+            return  # not even its directory was durable
+        assert again.offline is None
+        assert content.startswith(await read_all(again))
+        again.append_as_leader(batch(2, producer=(7, 0, again.log_end_offset)), 2, NOW)
+
+    run(main)
