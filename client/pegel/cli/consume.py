@@ -1,0 +1,203 @@
+"""``pegel consume``: records become lines of standard output."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from pegel.cli.options import cluster_options, connect, leave_broken_pipe, run
+
+if TYPE_CHECKING:
+    from pegel.consumer.consumer import Consumer
+    from pegel.types import ConsumerBatch, TopicPartition
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_END_POLL = 0.1
+
+
+@click.command()
+@click.argument("topic")
+@cluster_options
+@click.option("-p", "--partition", type=click.IntRange(min=0), multiple=True, help="Default: all.")
+@click.option("--from-beginning", is_flag=True, help="Start at the first record, not at the end.")
+@click.option("--offset", type=int, help="Start there; -5 means five before the end.")
+@click.option(
+    "--since", metavar="TIME", help="Start there: 10m (ago), 2h, 2026-11-23T20:05, milliseconds."
+)
+@click.option("-n", "--max-records", type=click.IntRange(min=1), help="Stop after so many.")
+@click.option("--exit-at-end", is_flag=True, help="Stop at what is the end now.")
+@click.option("--committed", is_flag=True, help="Leave out aborted transactions.")
+@click.option("--with-keys", is_flag=True, help="Print key, tab, value.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document per record.")
+def consume(
+    topic: str,
+    bootstrap: str,
+    timeout: float,
+    partition: tuple[int, ...],
+    from_beginning: bool,
+    offset: int | None,
+    since: str | None,
+    max_records: int | None,
+    exit_at_end: bool,
+    committed: bool,
+    with_keys: bool,
+    as_json: bool,
+) -> None:
+    """Print the records of TOPIC as lines, until Ctrl-C.
+
+    \b
+    pegel consume orders
+    pegel consume orders --from-beginning --exit-at-end | wc -l
+    pegel consume orders --partition 0 --offset 1000 --max-records 10 --json
+    pegel consume orders --since 10m --with-keys
+    """
+    starts = [from_beginning, offset is not None, since is not None]
+    if sum(starts) > 1:
+        raise click.UsageError("give one of --from-beginning, --offset and --since")
+    timestamp = None if since is None else parse_time(since, datetime.now(UTC))
+
+    async def work() -> None:
+        async with connect(bootstrap, timeout) as client, client.consumer(
+            *(() if partition else (topic,)),
+            partitions=[(topic, p) for p in partition] or None,
+            offset_reset="earliest" if from_beginning else "latest",
+            isolation="read_committed" if committed else "read_uncommitted",
+        ) as consumer:
+            await _seek(consumer, offset, timestamp)
+            style: Style = "json" if as_json else "keys" if with_keys else "values"
+            await _print(consumer, style, max_records, exit_at_end)
+
+    # Ctrl-C is how this command ends.
+    run(work(), interrupt_code=0)
+
+
+Style = Literal["json", "keys", "values"]
+
+
+def parse_time(text: str, now: datetime) -> int:
+    """A point in time as milliseconds since the epoch.
+
+    Raises:
+        click.BadParameter: it is none.
+    """
+    ago = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
+    if ago is not None:
+        then = now - timedelta(seconds=float(ago[1]) * _UNITS[ago[2]])
+        return int(then.timestamp() * 1000)
+    if text.isdigit() and len(text) > 8:
+        return int(text)
+    try:
+        then = datetime.fromisoformat(text)
+    except ValueError:
+        raise click.BadParameter(
+            f"{text!r} is no time; write 10m, 2h, 2026-11-23T20:05 or milliseconds since 1970",
+            param_hint="--since",
+        ) from None
+    return int(then.timestamp() * 1000)
+
+
+async def _seek(consumer: Consumer, offset: int | None, timestamp: int | None) -> None:
+    if timestamp is not None:
+        await consumer.seek_to_time(timestamp)
+    if offset is None:
+        return
+    if offset >= 0:
+        for tp in consumer.assignment:
+            consumer.seek(tp, offset)
+        return
+    starts, ends = await consumer.beginning_offsets(), await consumer.end_offsets()
+    for tp, end in ends.items():
+        consumer.seek(tp, max(starts[tp], end + offset))
+
+
+async def _print(
+    consumer: Consumer, style: Style, max_records: int | None, exit_at_end: bool
+) -> None:
+    left = sys.maxsize if max_records is None else max_records
+    ends: dict[TopicPartition, int] = {}
+    if exit_at_end:
+        ends = await consumer.end_offsets()
+        for tp in ends:
+            await consumer.position(tp)
+    while left > 0 and not (exit_at_end and consumer.reached(ends)):
+        batch = await consumer.next_batch(timeout=_END_POLL if exit_at_end else None)
+        if batch is None:
+            continue
+        count = min(left, len(batch))
+        if exit_at_end:
+            # What was written after the end was taken is not asked for.
+            end = ends[batch_partition(batch)]
+            while count and batch.offsets[count - 1] >= end:
+                count -= 1
+        left -= count
+        if count:
+            write_out(format_batch(batch, count, style))
+
+
+def batch_partition(batch: ConsumerBatch) -> TopicPartition:
+    from pegel.types import TopicPartition
+
+    return TopicPartition(batch.topic, batch.partition)
+
+
+def write_out(data: bytes) -> None:
+    try:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        leave_broken_pipe()
+
+
+def format_batch(batch: ConsumerBatch, count: int, style: Style) -> bytes:
+    """The first ``count`` records as lines."""
+    if style == "json":
+        return "".join(_json_lines(batch, count)).encode()
+    values: Sequence[bytes | None] = batch.values[:count]
+    plain = [b"" if v is None else v for v in values]
+    if style == "keys":
+        keys = [b"" if k is None else k for k in batch.keys[:count]]
+        plain = [k + b"\t" + v for k, v in zip(keys, plain, strict=True)]
+    plain.append(b"")
+    return b"\n".join(plain)
+
+
+def _json_lines(batch: ConsumerBatch, count: int) -> list[str]:
+    lines: list[str] = []
+    for i in range(count):
+        document: dict[str, object] = {
+            "topic": batch.topic,
+            "partition": batch.partition,
+            "offset": batch.offsets[i],
+            "timestamp": batch.timestamps[i],
+        }
+        _put(document, "key", batch.keys[i])
+        _put(document, "value", batch.values[i])
+        headers = batch.headers[i]
+        if headers:
+            document["headers"] = [_header(name, value) for name, value in headers]
+        lines.append(json.dumps(document, ensure_ascii=False) + "\n")
+    return lines
+
+
+def _header(name: str, value: bytes | None) -> dict[str, object]:
+    header: dict[str, object] = {"name": name}
+    _put(header, "value", value)
+    return header
+
+
+def _put(document: dict[str, object], name: str, data: bytes | None) -> None:
+    """Text as it is; bytes that are no text in base64, under a name that says so."""
+    if data is None:
+        document[name] = None
+        return
+    try:
+        document[name] = data.decode()
+    except UnicodeDecodeError:
+        document[f"{name}_base64"] = base64.b64encode(data).decode()

@@ -1,0 +1,128 @@
+"""Options that commands share, and the way in which a command runs and fails."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable, Coroutine, Iterable
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from pegel.client import AsyncClient
+
+F = TypeVar("F", bound=Callable[..., object])
+
+DEFAULT_BOOTSTRAP = "localhost:9092"
+
+
+def cluster_options(function: F) -> F:
+    """``--bootstrap`` and ``--timeout``."""
+    function = click.option(
+        "--timeout",
+        type=click.FloatRange(min=0.1),
+        default=10.0,
+        show_default=True,
+        metavar="SECONDS",
+        help="How long to wait for the cluster.",
+    )(function)
+    return click.option(
+        "-b",
+        "--bootstrap",
+        envvar="PEGEL_BOOTSTRAP",
+        default=DEFAULT_BOOTSTRAP,
+        show_default=True,
+        metavar="HOST:PORT,…",
+        help="Any brokers of the cluster. Also from PEGEL_BOOTSTRAP.",
+    )(function)
+
+
+def json_option(text: str = "Print one JSON document.") -> Callable[[F], F]:
+    return click.option("--json", "as_json", is_flag=True, help=text)
+
+
+def connect(bootstrap: str, timeout: float) -> AsyncClient:
+    """A client for one command.
+
+    Raises:
+        click.BadParameter: the addresses make no sense.
+    """
+    from pegel.client import AsyncClient
+    from pegel.config import ClientOptions
+
+    options = ClientOptions(client_id="pegel-cli", request_timeout=timeout, connect_timeout=timeout)
+    try:
+        return AsyncClient(bootstrap, options=options)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--bootstrap") from None
+
+
+def run(work: Coroutine[None, None, None], *, interrupt_code: int = 1) -> None:
+    """Run a command's work; errors become one line and exit code 1.
+
+    Args:
+        interrupt_code: exit code after Ctrl-C: 0 where that is how the command ends.
+    """
+    from pegel.errors import PegelError
+
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(work)
+    except PegelError as error:
+        fail(explain(error))
+    except KeyboardInterrupt:
+        sys.exit(interrupt_code)
+    except BrokenPipeError:
+        leave_broken_pipe()
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+def explain(error: Exception) -> str:
+    """One line: what went wrong, and what to do next where that is not said yet."""
+    from pegel.errors import ConnectionFailedError, RequestTimeoutError
+
+    text = " ".join(str(error).split())
+    notes = " ".join(getattr(error, "__notes__", ()))
+    if notes:
+        text = f"{text} ({notes})"
+    if isinstance(error, ConnectionFailedError | RequestTimeoutError):
+        text += "; start a cluster with `pegel up`, or name yours with --bootstrap"
+    return text
+
+
+def fail(message: str) -> None:
+    """Print one line to standard error and leave with exit code 1."""
+    click.echo(f"pegel: {message}", err=True)
+    sys.exit(1)
+
+
+def leave_broken_pipe() -> None:
+    """Whoever read our output has enough: leave quietly, and let no later flush complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(0)
+
+
+def parse_settings(settings: Iterable[str], hint: str) -> dict[str, str]:
+    """``KEY=VALUE`` pairs.
+
+    Raises:
+        click.BadParameter: one is not such a pair.
+    """
+    found: dict[str, str] = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not key or not equals:
+            raise click.BadParameter(
+                f"{setting!r} is not KEY=VALUE, such as retention.ms=3600000", param_hint=hint
+            )
+        found[key] = value
+    return found

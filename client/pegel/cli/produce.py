@@ -1,0 +1,215 @@
+"""``pegel produce``: lines from standard input become records."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Literal, cast
+
+import click
+
+from pegel.cli.options import cluster_options, connect, fail, json_option, run
+from pegel.cli.output import print_json
+
+if TYPE_CHECKING:
+    from pegel.producer.batch import ManyDelivery
+    from pegel.producer.producer import Producer
+
+_CHUNK_BYTES = 1 << 20
+_CHUNKS_AHEAD = 4
+# Acknowledgements are looked at this far behind, so that a failure ends the command early.
+_UNCHECKED_CALLS = 256
+_SHOW_AFTER, _SHOW_EVERY = 1.0, 0.5
+
+
+@click.command()
+@click.argument("topic")
+@cluster_options
+@click.option(
+    "-k", "--key-separator", metavar="S", help=r"The key is what stands before S (\t is a tab)."
+)
+@click.option("-p", "--partition", type=click.IntRange(min=0), help="Default: by key, else evenly.")
+@click.option(
+    "--acks",
+    type=click.Choice(["0", "1", "all"]),
+    default="all",
+    show_default=True,
+    help="Who must have a record: nobody, its leader, every in-sync replica.",
+)
+@click.option(
+    "--compression",
+    type=click.Choice(["none", "gzip", "snappy", "lz4", "zstd"]),
+    default="none",
+    show_default=True,
+)
+@json_option("Print what was written as one JSON document.")
+def produce(
+    topic: str,
+    bootstrap: str,
+    timeout: float,
+    key_separator: str | None,
+    partition: int | None,
+    acks: str,
+    compression: str,
+    as_json: bool,
+) -> None:
+    r"""Write each line of standard input to TOPIC.
+
+    \b
+    seq 1000 | pegel produce numbers
+    echo "alice:10 euros" | pegel produce payments --key-separator :
+    pegel produce logs --compression zstd < app.log
+    """
+    separator = None
+    if key_separator is not None:
+        separator = key_separator.replace("\\t", "\t").encode()
+        if not separator:
+            raise click.BadParameter("it is empty", param_hint="--key-separator")
+
+    async def work() -> None:
+        lines = _Lines(sys.stdin.fileno())
+        async with connect(bootstrap, timeout) as client:
+            producer = client.producer(
+                acks=cast(Literal[0, 1, "all"], acks if acks == "all" else int(acks)),
+                compression=cast(Literal["none", "gzip", "snappy", "lz4", "zstd"], compression),
+                linger_ms=2.0,
+                delivery_timeout=max(timeout, 30.0),
+            )
+            job = _Job(producer, topic, partition, separator)
+            try:
+                await job.write(lines)
+            finally:
+                job.hide_progress()
+                await producer.close()
+        job.report(as_json)
+
+    run(work())
+
+
+class _Lines:
+    """Reads a file in a thread of its own: a terminal or a pipe may keep silent for long.
+
+    A daemon thread, so that Ctrl-C need not wait for the end of a read.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._loop = asyncio.get_running_loop()
+        self._chunks: asyncio.Queue[bytes] = asyncio.Queue()
+        self._room = threading.Semaphore(_CHUNKS_AHEAD)
+        self._rest = b""
+        threading.Thread(target=self._read, name="stdin", daemon=True).start()
+
+    def _read(self) -> None:
+        import os
+
+        chunk = b"start"
+        while chunk:
+            self._room.acquire()
+            try:
+                chunk = os.read(self._fd, _CHUNK_BYTES)
+            except OSError:
+                chunk = b""
+            try:
+                self._loop.call_soon_threadsafe(self._chunks.put_nowait, chunk)
+            except RuntimeError:
+                return  # the command ended
+
+    async def next(self) -> list[bytes]:
+        """More whole lines, without their ends; empty at the end of the input."""
+        while True:
+            chunk = await self._chunks.get()
+            self._room.release()
+            if not chunk:
+                rest, self._rest = self._rest, b""
+                self._chunks.put_nowait(b"")
+                return [rest] if rest else []
+            lines = (self._rest + chunk).split(b"\n")
+            self._rest = lines.pop()
+            if lines:
+                return [line.removesuffix(b"\r") for line in lines]
+
+
+class _Job:
+    """Sends lines and counts them."""
+
+    def __init__(
+        self, producer: Producer, topic: str, partition: int | None, separator: bytes | None
+    ) -> None:
+        self._producer, self._topic, self._partition = producer, topic, partition
+        self._separator = separator
+        self._started = time.monotonic()
+        self._shown = 0.0
+        self._unchecked: deque[ManyDelivery] = deque()
+        self.lines = 0
+        self.acknowledged = 0
+        self.size = 0
+
+    async def write(self, lines: _Lines) -> None:
+        while chunk := await lines.next():
+            keys: list[bytes | None] | None = None
+            values: list[bytes | None] = list(chunk)
+            if self._separator is not None:
+                keys, values = self._split(chunk)
+            self.lines += len(chunk)
+            self.size += sum(map(len, chunk))
+            self._unchecked.append(
+                await self._producer.send_many_soon(
+                    self._topic, values, keys=keys, partition=self._partition
+                )
+            )
+            while self._unchecked and (
+                self._unchecked[0].done or len(self._unchecked) > _UNCHECKED_CALLS
+            ):
+                await self._check()
+            self._show_progress()
+        while self._unchecked:
+            await self._check()
+            self._show_progress()
+
+    async def _check(self) -> None:
+        self.acknowledged += (await self._unchecked.popleft()).count
+
+    def _split(self, chunk: list[bytes]) -> tuple[list[bytes | None], list[bytes | None]]:
+        assert self._separator is not None
+        keys: list[bytes | None] = []
+        values: list[bytes | None] = []
+        for i, line in enumerate(chunk):
+            key, found, value = line.partition(self._separator)
+            if not found:
+                number = self.lines + i + 1
+                fail(f"line {number} has no {self._separator.decode()!r} between key and value")
+            keys.append(key)
+            values.append(value)
+        return keys, values
+
+    def _show_progress(self) -> None:
+        now = time.monotonic()
+        if now - self._started < _SHOW_AFTER or now - self._shown < _SHOW_EVERY:
+            return
+        if not sys.stderr.isatty():
+            return
+        self._shown = now
+        rate = self.acknowledged / (now - self._started)
+        click.echo(f"\r\x1b[K{self.acknowledged:,} records, {rate:,.0f}/s", err=True, nl=False)
+
+    def hide_progress(self) -> None:
+        if self._shown:
+            click.echo("\r\x1b[K", err=True, nl=False)
+
+    def report(self, as_json: bool) -> None:
+        seconds = time.monotonic() - self._started
+        if as_json:
+            print_json(
+                {
+                    "topic": self._topic,
+                    "records": self.acknowledged,
+                    "bytes": self.size,
+                    "seconds": round(seconds, 3),
+                }
+            )
+        elif sys.stderr.isatty():
+            click.echo(f"{self.acknowledged:,} records in {seconds:.1f} s", err=True)
