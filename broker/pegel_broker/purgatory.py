@@ -31,6 +31,7 @@ class Purgatory:
         self._sequence = 0
         self._finished = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = float("inf")  # uvloop's handles do not all tell
 
     def __len__(self) -> int:
         return len(self._heap) - self._finished
@@ -38,7 +39,7 @@ class Purgatory:
     def add(self, operation: Delayed) -> None:
         self._sequence += 1
         heappush(self._heap, (operation.deadline, self._sequence, operation))
-        if self._timer is None or operation.deadline < self._timer.when():
+        if self._timer is None or operation.deadline < self._timer_at:
             self._arm(operation.deadline)
 
     def finished(self) -> None:
@@ -52,6 +53,7 @@ class Purgatory:
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self._loop.call_at(deadline, self._expire)
+        self._timer_at = deadline
 
     def _expire(self) -> None:
         self._timer = None

@@ -89,6 +89,7 @@ class ControllerNode:
         # Who waits until every live broker has applied an index.
         self._spreading: list[tuple[int, asyncio.Future[None]]] = []
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = float("inf")  # uvloop's handles do not all tell
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
         self.leader_known = asyncio.Event()  # some controller leads, or has led
@@ -454,10 +455,11 @@ class ControllerNode:
         if deadline is None or self._closed:
             return
         if self._timer is not None:
-            if self._timer.when() <= deadline and not self._timer.cancelled():
+            if self._timer_at <= deadline:
                 return  # fires early at worst; deadlines mostly move back
             self._timer.cancel()
         self._timer = asyncio.get_running_loop().call_at(deadline, self._on_timer)
+        self._timer_at = deadline
 
     def _on_timer(self) -> None:
         self._timer = None
@@ -475,6 +477,7 @@ class ControllerNode:
                     return
             else:
                 self._timer = asyncio.get_running_loop().call_later(0.1, self._on_timer)
+                self._timer_at = now + 0.1
                 return
         self._arm()
 

@@ -153,6 +153,7 @@ class StoredLog:
         """Close the active segment, unless it is empty, and start the next at the log end."""
         if self._active.size:
             self._active = maintenance.seal(self, self._active, now_ms)
+            maintenance.finish_sealing(self)  # where all of it is written already
 
     # --- the write pipeline (see directory.WritableLog) ---
 

@@ -91,6 +91,7 @@ class ReplicaManager:
         self.purgatory = Purgatory()
         self._on_offline = on_offline
         self._lease_until = float("-inf")
+        self._retired = False
         self._hosted: dict[tuple[str, int], HostedPartition] = {}
         self._fetchers: dict[int, ReplicaFetcher] = {}
         self._isr = IsrSync(self, alter_partition)
@@ -119,11 +120,21 @@ class ReplicaManager:
 
     def on_lease(self, valid_until: float) -> None:
         """The controller confirmed this broker; monotonic time in seconds."""
-        self._lease_until = max(self._lease_until, valid_until)
+        if not self._retired:
+            self._lease_until = max(self._lease_until, valid_until)
 
     def resign(self) -> None:
-        """Accept no more writes: this broker was fenced, or is about to go."""
+        """Accept no more writes until the next lease: this broker was fenced."""
         self._lease_until = float("-inf")
+
+    def retire(self) -> None:
+        """Accept no more writes at all, before the controller is asked for new leaders.
+
+        Otherwise both the old and the new leader would accept acks=1 until this broker has heard
+        of the election.
+        """
+        self._retired = True
+        self.resign()
 
     def holds_lease(self, now: float) -> bool:
         """Whether no other broker can have been made leader of what this one leads."""

@@ -169,9 +169,11 @@ def _decode(
         raise ProtocolError(f"{cls.__name__} v{version}: {error}") from None
     except _DECODE_ERRORS as error:
         raise ProtocolError(f"{cls.__name__} v{version}: {error}") from None
-    if position != len(frame):
+    if position != len(frame) and not cls.is_request:
         raise ProtocolError(
             f"{cls.__name__} v{version}: {len(frame) - position} bytes after its end"
         )
+    # Behind a request's end they are ignored, as in Kafka: librdkafka leaves three bytes of an
+    # array's count there when it asks for the metadata of all topics.
     assert isinstance(message, Message)
     return message

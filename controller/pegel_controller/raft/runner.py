@@ -50,6 +50,7 @@ class RaftRunner:
         self._node: RaftNode | None = None
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = float("inf")  # uvloop's handles do not all tell
         self._pump_scheduled = False
         self._closed = False
         # Readys that wait for the sync under way; the next sync covers them all.
@@ -248,10 +249,11 @@ class RaftRunner:
         assert self._node is not None
         deadline = self._node.next_deadline()
         if self._timer is not None:
-            if self._timer.when() <= deadline and not self._timer.cancelled():
+            if self._timer_at <= deadline:
                 return
             self._timer.cancel()
         self._timer = self._loop.call_at(deadline, self._on_timer)
+        self._timer_at = deadline
 
     def _on_timer(self) -> None:
         self._timer = None
