@@ -258,12 +258,26 @@ def _finish_truncation(log: StoredLog, loaded: LoadedLog) -> None:
 def remove_below_start(log: StoredLog) -> int:
     """Remove the segments that lie wholly below the log start offset."""
     count = 0
+    removable = _removable(log)
     while (
-        count + 1 < len(log.segments)
+        count < removable
+        and count + 1 < len(log.segments)
         and log.segments[count + 1].base_offset <= log.log_start_offset
     ):
         count += 1
     _remove_oldest(log, count)
+    return count
+
+
+def _removable(log: StoredLog) -> int:
+    """How many of the oldest segments are wholly in their files: a queued write would make a
+    removed file anew. The others go at a later call."""
+    sealing = [s.segment for s in log.sealing]
+    count = 0
+    for segment in log.segments:
+        if segment.written != segment.size or segment in sealing:
+            break
+        count += 1
     return count
 
 
@@ -286,6 +300,7 @@ def apply_retention(log: StoredLog, now_ms: int) -> int:
         retention_ms=log.config.retention_ms,
         retention_bytes=log.config.retention_bytes,
     )
+    count = min(count, _removable(log))
     if count == 0:
         return 0
     if count == len(log.segments):
