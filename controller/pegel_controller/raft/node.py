@@ -225,8 +225,9 @@ class RaftNode:
             replication.advance_commit(self)
 
     def on_applied(self, index: int) -> None:
-        assert self.applied_index <= index <= self.log.commit_index
-        self.applied_index = index
+        """The state machine reached ``index``; below a snapshot taken meanwhile it is old news."""
+        assert index <= self.log.commit_index
+        self.applied_index = max(self.applied_index, index)
 
     def compact(self, snapshot: Snapshot) -> None:
         """A snapshot of the applied state is durable: forget the log up to it."""

@@ -63,6 +63,7 @@ class RaftRunner:
         self._told: tuple[int | None, int, bool] = (None, 0, False)
         self._leader_waiters: list[asyncio.Future[None]] = []
         self._applied_bytes = 0
+        self._applied_index = 0  # what the state machine holds
         self._snapshotting = False
 
     # -- what it is
@@ -107,6 +108,7 @@ class RaftRunner:
         if found.snapshot is not None:
             snapshot = found.snapshot
             self._state_machine.restore(snapshot.index, snapshot.term, snapshot.data)
+            self._applied_index = snapshot.index
         self._node = RaftNode(
             self.node_id,
             sorted(self._voters),
@@ -318,6 +320,7 @@ class RaftRunner:
                 ready.entries,
                 ready.hard_state,
                 sync=position == len(batch) - 1,
+                compacted=ready.snapshot.index if ready.snapshot is not None else None,
             )
             if ready.snapshot is not None:
                 self._wal.compact(ready.snapshot.index)
@@ -353,7 +356,7 @@ class RaftRunner:
         if ready.snapshot is not None:
             snapshot = ready.snapshot
             self._state_machine.restore(snapshot.index, snapshot.term, snapshot.data)
-            self._applied_bytes = 0
+            self._applied_bytes, self._applied_index = 0, snapshot.index
         for entry in ready.committed:
             if entry.kind is EntryKind.COMMAND:
                 self._state_machine.apply(entry.index, entry.term, entry.data)
@@ -365,6 +368,7 @@ class RaftRunner:
                 else:
                     waiting[1].set_exception(NotLeaderError(self.leader_id))
         if ready.committed:
+            self._applied_index = ready.committed[-1].index
             self._node.on_applied(ready.committed[-1].index)
         for read in ready.reads:
             future = self._read_tokens.pop(read.token, None)
@@ -377,7 +381,7 @@ class RaftRunner:
 
     def _resolve_reads(self) -> None:
         assert self._node is not None
-        applied = self._node.applied_index
+        applied = self._applied_index  # the core's runs ahead when it takes a snapshot
         for index, future in self._reads_to_apply:
             if index <= applied and not future.done():
                 future.set_result(None)
@@ -390,11 +394,14 @@ class RaftRunner:
         if now == self._told:
             return
         before, self._told = self._told, now
-        if before[2] and not now[2]:
+        # It may have taken proposals before an entry of its term was applied, so ``is_leader``
+        # does not tell. A newer term of its own means that it lost one in between.
+        if before[0] == self.node_id and before[:2] != now[:2]:
             error = NotLeaderError(now[0])
-            for _, future in self._proposals.values():
-                _fail(future, error)
-            self._proposals.clear()
+            for index, (term, future) in sorted(self._proposals.items()):
+                if term < now[1] or now[0] != self.node_id:
+                    _fail(future, error)
+                    del self._proposals[index]
         if now[0] not in {None, self.node_id}:
             for waiter in self._leader_waiters:
                 if not waiter.done():

@@ -37,6 +37,7 @@ class RecordKind(IntEnum):
     HARD_STATE = 1
     TRUNCATE = 2
     SEGMENT = 3
+    COMPACTED = 4  # a leader's snapshot replaced what is up to this index
 
 
 @dataclass(slots=True)
@@ -46,6 +47,7 @@ class Recovered:
     hard_state: HardState = field(default_factory=HardState)
     snapshot: Snapshot | None = None
     entries: list[Entry] = field(default_factory=list)
+    base: int | None = None  # index that the first entry follows; None: not known from the log
 
 
 class WriteAheadLog:
@@ -80,6 +82,7 @@ class WriteAheadLog:
         for number in numbers:
             self._recover_segment(number, number == numbers[-1], entries, found)
         found.entries = _behind_snapshot(entries, found.snapshot, self._directory)
+        dropped = bool(entries) and not found.entries
         last = found.entries[-1].index if found.entries else 0
         last = max(last, found.snapshot.index if found.snapshot else 0)
         if found.hard_state.commit_index > last:
@@ -90,6 +93,11 @@ class WriteAheadLog:
         self._hard_state = found.hard_state
         if not numbers:
             self._start_segment(1)
+        if found.snapshot is not None and dropped:
+            # The crash came between a leader's snapshot and its mark in the log.
+            index = found.snapshot.index
+            self.append(index + 1, (), None, sync=True, compacted=index)
+        found.base = None
         return found
 
     def append(
@@ -99,14 +107,21 @@ class WriteAheadLog:
         hard_state: HardState | None,
         *,
         sync: bool,
+        compacted: int | None = None,
     ) -> None:
-        """Write, in this order, and sync once; ``OSError`` leaves the log unusable."""
+        """Write, in this order, and sync once; ``OSError`` leaves the log unusable.
+
+        ``compacted`` is the index of a leader's snapshot (already saved) that stands for all
+        entries up to it: the log on disk may be shorter or differ there, and must not be read.
+        """
         if self._size >= self._segment_bytes:
             self._roll()
         assert self._file is not None, "recover() first"
         records: list[list[object]] = []
         if truncate_from is not None:
             records.append([RecordKind.TRUNCATE, truncate_from])
+        if compacted is not None:
+            records.append([RecordKind.COMPACTED, compacted])
         records += [[RecordKind.ENTRY, e.index, e.term, e.kind, e.data] for e in entries]
         if hard_state is not None:
             self._hard_state = hard_state
@@ -225,13 +240,17 @@ def _replay(record: list[object], entries: list[Entry], found: Recovered) -> Non
     match record:
         case [RecordKind.ENTRY, int(index), int(term), int(kind), bytes(data), *_]:
             _cut(entries, index)
-            if entries and entries[-1].index != index - 1:
-                raise RaftError(f"entry {index} follows entry {entries[-1].index}")
+            before = entries[-1].index if entries else found.base
+            if before is not None and before != index - 1:
+                raise RaftError(f"entry {index} follows entry {before}")
             entries.append(Entry(index, term, EntryKind(kind), data))
         case [RecordKind.HARD_STATE, int(term), (int() | None) as vote, int(commit), *_]:
             found.hard_state = HardState(term, vote, commit)
         case [RecordKind.TRUNCATE, int(index), *_]:
             _cut(entries, index)
+        case [RecordKind.COMPACTED, int(index), *_]:
+            entries[:] = [entry for entry in entries if entry.index > index]
+            found.base = index
         case [RecordKind.SEGMENT, int(version), int(term), (int() | None) as vote, int(commit), *_]:
             if version != _FORMAT_VERSION:
                 raise RaftError(f"format version {version} is unknown to this release")

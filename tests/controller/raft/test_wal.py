@@ -152,3 +152,35 @@ def test_a_commit_index_without_its_entries_is_refused(tmp_path: Path) -> None:
     log.close()
     with pytest.raises(RaftError, match="were committed"):
         _open(tmp_path)
+
+
+def test_entries_behind_an_installed_snapshot_survive_a_restart(tmp_path: Path) -> None:
+    """The log ends before the snapshot, reaches it with other terms, or goes on behind it."""
+    for last, truncate, kept in ((3, 21, []), (30, 21, []), (22, None, [21, 22])):
+        path = tmp_path / str(last)
+        log, _ = _open(path)
+        term = 2 if kept else 1
+        log.append(None, [_entry(i, term) for i in range(1, last + 1)], HardState(1), sync=True)
+        log.save_snapshot(Snapshot(20, 2, Membership((1, 2, 3)), b"leader's"))
+        log.append(truncate, [], HardState(2, None, 20), sync=True, compacted=20)
+        log.compact(20)
+        first = 21 + len(kept)
+        log.append(None, [_entry(first, 2)], HardState(2, None, first), sync=True)
+        log.close()
+        found = _open(path)[1]
+        assert [e.index for e in found.entries] == [*kept, first]
+        assert found.hard_state == HardState(2, None, first)
+
+
+def test_a_crash_before_the_snapshots_mark_is_made_good(tmp_path: Path) -> None:
+    for last in (3, 30):
+        path = tmp_path / str(last)
+        log, _ = _open(path)
+        log.append(None, [_entry(i, 1) for i in range(1, last + 1)], HardState(1), sync=True)
+        log.save_snapshot(Snapshot(20, 2, Membership((1, 2, 3)), b"leader's"))
+        log.close()  # the crash: the log does not know of the snapshot
+        log, found = _open(path)
+        assert found.entries == []
+        log.append(None, [_entry(21, 2)], HardState(2, None, 21), sync=True)
+        log.close()
+        assert [e.index for e in _open(path)[1].entries] == [21]
