@@ -135,6 +135,7 @@ def truncate(log: StoredLog, offset: int, *, fully: bool) -> asyncio.Future[None
         done.set_exception(LogError(ErrorCode.KAFKA_STORAGE_ERROR, "a truncation is under way"))
     elif not fully and offset >= log.log_end_offset:
         log.epochs.truncate_from_end(log.log_end_offset)
+        log.keeper.mark_epochs(log)
         done.set_result(None)
     else:
         log.truncation = Truncation(offset, fully, done)
