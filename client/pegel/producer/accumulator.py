@@ -66,11 +66,17 @@ class PartitionQueue:
         """Loop time at which the first batch may leave; ``inf`` while an answer must come first."""
         if self.recovering and not self.in_flight:
             self.recovering = False
+        if self.sequences is not None and not self.sequences.proven:
+            max_in_flight = 1
         if not self.pending or self.recovering or len(self.in_flight) >= max_in_flight:
             return float("inf")
         if self.retry_at > now:
             return self.retry_at
         head = self.pending[0]
+        if not head.maybe_written and any(b.maybe_written for b in self.in_flight):
+            # Brokers remember five batches: were newer ones written behind one that is in doubt,
+            # its next repetition might no longer be known for one.
+            return float("inf")
         if head is not self.open:
             return now
         if linger <= 0 and len(self.in_flight) >= _GATHER_FROM:
@@ -106,14 +112,17 @@ class PartitionQueue:
                 break
             batch.assign(self.sequences.identity, self.sequences.take(len(batch)))
 
-    def on_answered(self, batch: ProducerBatch) -> None:
-        """Acknowledged, or failed for good."""
+    def on_answered(self, batch: ProducerBatch, *, written: bool = False) -> None:
+        """Acknowledged (``written``), or failed for good."""
         self.in_flight.remove(batch)
+        if written and self.sequences is not None and batch.identity == self.sequences.identity:
+            self.sequences.proven = True
 
     def on_failed(self, batch: ProducerBatch) -> None:
         """To be sent again: back into its place."""
         self.in_flight.remove(batch)
         self.recovering = bool(self.in_flight)
+        batch.maybe_written = True
         if not batch.done:
             self.put_back(batch)
 

@@ -33,13 +33,14 @@ class ProducerBatch:
         deadline: loop time at which it has failed.
         unawaited: records whose delivery nobody has awaited yet.
         number, span: its place in the order of its partition; halves share the span.
+        maybe_written: an attempt under the present identity and sequence ended in doubt.
         halves: what it was split into, because the broker found it too large.
     """
 
     __slots__ = (
         "created", "deadline", "encoded", "future", "halves", "headers", "identity", "keys",
-        "number", "partition", "sequence", "size", "span", "timestamps", "topic", "unawaited",
-        "values",
+        "maybe_written", "number", "partition", "sequence", "size", "span", "timestamps", "topic",
+        "unawaited", "values",
     )  # fmt: skip
 
     def __init__(
@@ -63,6 +64,7 @@ class ProducerBatch:
         self.sequence = NO_SEQUENCE
         self.encoded: bytearray | None = None
         self.unawaited = 0
+        self.maybe_written = False
         self.number = 0
         self.span = 1
         self.halves: tuple[ProducerBatch, ProducerBatch] | None = None
@@ -134,6 +136,7 @@ class ProducerBatch:
     def assign(self, identity: ProducerIdentity, sequence: int) -> None:
         """Stamp the batch. Bytes of an earlier stamp may still be on their way: not changed."""
         self.identity, self.sequence = identity, sequence
+        self.maybe_written = False
         self.encoded = None
 
     def succeed(self, result: BatchResult) -> None:

@@ -28,13 +28,19 @@ NO_IDENTITY = ProducerIdentity(-1, -1)
 
 
 class SequenceState:
-    """Identity and next sequence of one partition."""
+    """Identity and next sequence of one partition.
 
-    __slots__ = ("identity", "next_sequence")
+    ``proven``: a batch of this identity was acknowledged. Until then only one may be in flight: a
+    broker that does not know a producer takes any first sequence, so the second of two batches
+    could be written although the first was refused.
+    """
+
+    __slots__ = ("identity", "next_sequence", "proven")
 
     def __init__(self, identity: ProducerIdentity) -> None:
         self.identity = identity
         self.next_sequence = 0
+        self.proven = False
 
     def take(self, count: int) -> int:
         """The first sequence of the next ``count`` records; they wrap from 2^31 - 1 to 0."""
@@ -53,14 +59,14 @@ class SequenceState:
         """
         if self.identity.epoch >= MAX_EPOCH - 1:
             return False
-        self.identity = ProducerIdentity(self.identity.producer_id, self.identity.epoch + 1)
-        self.next_sequence = 0
+        self.renew(ProducerIdentity(self.identity.producer_id, self.identity.epoch + 1))
         return True
 
     def renew(self, identity: ProducerIdentity) -> None:
         """Go on as another producer."""
         self.identity = identity
         self.next_sequence = 0
+        self.proven = False
 
 
 def follows(first_sequence: int, count: int, next_first: int) -> bool:

@@ -311,7 +311,7 @@ class Sender:
         what = verdict(code, idempotent=self._options.is_idempotent)
         if what is Verdict.DONE:
             queue.attempts = 0
-            queue.on_answered(batch)
+            queue.on_answered(batch, written=True)
             known = code == 0
             self._succeed(
                 batch,
