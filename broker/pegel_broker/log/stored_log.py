@@ -238,6 +238,8 @@ class StoredLog:
         self.ready = True
         self.keeper.mark_epochs(self)
         self.keeper.directory.enqueue(self)
+        if self.truncation is not None:
+            maintenance.continue_truncation(self)
 
     def advance_recovery_point(self, offset: int) -> None:
         """Everything below ``offset`` is synced."""
