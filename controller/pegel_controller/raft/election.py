@@ -125,6 +125,12 @@ def on_timeout_now(node: RaftNode, sender: int, message: TimeoutNow, now: float)
 
 def on_leader_tick(node: RaftNode, leader: Leader, now: float) -> None:
     if now >= leader.transfer_deadline:
+        if leader.transfer_sent:
+            # The target may obey late, with votes that respect no lease: it may campaign in the
+            # next term only, so the leader goes there itself before it trusts its lease again.
+            become_follower(node, node.term, None, now)
+            campaign(node, now, pre_vote=False, transfer=True)
+            return
         leader.transfer_to, leader.transfer_deadline = None, float("inf")
     if now >= leader.check_at:
         heard = {peer: progress.heard_at for peer, progress in leader.progress.items()}

@@ -164,6 +164,8 @@ class RaftNode:
         self._now = now
         leader = self._leader()
         new = Membership(tuple(sorted(voters)), tuple(sorted(learners)))
+        if leader.transfer_to is not None:
+            raise NotLeaderError(leader.transfer_to)
         if self._memberships[-1][0] > self.log.commit_index:
             raise RaftError("a membership change is still in progress")
         # Without this two leaders' changes may miss each other (Ongaro, raft-dev, 2015).
@@ -173,6 +175,11 @@ class RaftNode:
             raise RaftError("a membership change may add or remove one voter")
         if set(new.voters) & set(new.learners):
             raise RaftError("a node is a voter or a learner")
+        for peer in sorted(set(new.voters) - set(self.membership.voters)):
+            # Until it has caught up its vote would only make quorums larger (section 4.2.1).
+            known = leader.progress.get(peer)
+            if known is None or known.match_index < self.log.commit_index:
+                raise RaftError(f"node {peer} is no learner that has caught up")
         return self.append_own(EntryKind.MEMBERSHIP, new.encode())
 
     def read_index(self, now: float) -> int:
