@@ -321,7 +321,8 @@ def _remove_oldest(log: StoredLog, count: int) -> None:
     if count == 0:
         return
     gone, log.segments = log.segments[:count], log.segments[count:]
-    first = log.segments[0].base_offset
+    kept = log.segments[0]
+    first = kept.base_offset
     # The newest snapshot stays: it may be all that is known of a producer.
     stale = [o for o in log.snapshots if o < first and o != max(log.snapshots)]
     log.snapshots = [o for o in log.snapshots if o not in stale]
@@ -342,6 +343,11 @@ def _remove_oldest(log: StoredLog, count: int) -> None:
     def release() -> None:
         for segment in gone:
             close_writer(segment)
+        if not log.deleted:
+            # The name of the first segment is what says where the log starts: it must be there
+            # before the others go, though nothing may have been written to it yet.
+            disk.open(kept.path(), create=True).close()
+            disk.sync_directory(kept.folder)
 
     directory.run("write", release, lambda _result: directory.run("background", remove))
 

@@ -116,7 +116,7 @@ async def _step(
     return manager, log
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(60))
 def test_a_log_is_its_model(seed: int) -> None:
     async def main() -> None:
         rng = random.Random(seed)
