@@ -52,7 +52,12 @@ def connect(bootstrap: str, timeout: float) -> AsyncClient:
     from pegel.client import AsyncClient
     from pegel.config import ClientOptions
 
-    options = ClientOptions(client_id="pegel-cli", request_timeout=timeout, connect_timeout=timeout)
+    options = ClientOptions(
+        client_id="pegel-cli",
+        request_timeout=timeout,
+        connect_timeout=timeout,
+        topic_grace=0.5,  # somebody waits for the answer
+    )
     try:
         return AsyncClient(bootstrap, options=options)
     except ValueError as error:
