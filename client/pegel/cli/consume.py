@@ -64,12 +64,15 @@ def consume(
     timestamp = None if since is None else parse_time(since, datetime.now(UTC))
 
     async def work() -> None:
-        async with connect(bootstrap, timeout) as client, client.consumer(
-            *(() if partition else (topic,)),
-            partitions=[(topic, p) for p in partition] or None,
-            offset_reset="earliest" if from_beginning else "latest",
-            isolation="read_committed" if committed else "read_uncommitted",
-        ) as consumer:
+        async with (
+            connect(bootstrap, timeout) as client,
+            client.consumer(
+                *(() if partition else (topic,)),
+                partitions=[(topic, p) for p in partition] or None,
+                offset_reset="earliest" if from_beginning else "latest",
+                isolation="read_committed" if committed else "read_uncommitted",
+            ) as consumer,
+        ):
             await _seek(consumer, offset, timestamp)
             style: Style = "json" if as_json else "keys" if with_keys else "values"
             await _print(consumer, style, max_records, exit_at_end)
