@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 import uuid
 from collections.abc import Coroutine
 from dataclasses import dataclass
@@ -66,7 +65,6 @@ class Node:
         self.addresses = NodeAddresses()
         self.ready = asyncio.Event()
         self.failed: asyncio.Future[NodeError] = asyncio.get_running_loop().create_future()
-        self.started_at = time.monotonic()
         self.controller: ControllerNode | None = None
         self.broker: Broker | None = None
         self.session: BrokerSession | None = None
