@@ -31,7 +31,8 @@ class BrokerSession:
 
     ``on_metadata(delta, image)`` is called for every change, in order. ``on_lease(until)`` says
     how long (monotonic seconds) this broker may act as a leader; ``on_lost()`` that its
-    registration is no longer valid.
+    registration is no longer valid. ``on_hand_over(partitions)`` stops writes to partitions that
+    others are to lead, and returns all that wait for that.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class BrokerSession:
         on_metadata: Callable[[MetadataDelta, MetadataImage], None],
         on_lease: Callable[[float], None],
         on_lost: Callable[[], None],
+        on_hand_over: Callable[[tuple[m.HandOver, ...]], tuple[m.HandOver, ...]],
     ) -> None:
         self.image = MetadataImage()
         self.broker_epoch = -1
@@ -56,6 +58,7 @@ class BrokerSession:
         self._on_metadata = on_metadata
         self._on_lease = on_lease
         self._on_lost = on_lost
+        self._on_hand_over = on_hand_over
         self._wants_shutdown = False
         self._may_leave = asyncio.Event()
         self._wake = asyncio.Event()
@@ -150,6 +153,10 @@ class BrokerSession:
         if response.lease_ms > 0:
             # The call may have been repeated: its first sending is the safe side.
             self._on_lease(sent_at + response.lease_ms / 1000)
+        resigned = self._on_hand_over(response.hand_over)
+        if resigned:
+            resign = m.ResignRequest(self._registration.broker_id, self.broker_epoch, resigned)
+            await self._channel.call("resign", resign, HEARTBEAT_TIMEOUT)
         if self._wants_shutdown or (self.fenced and not self._may_leave.is_set()):
             return EAGER_INTERVAL
         return self._interval

@@ -9,13 +9,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import replace
 from random import Random
 
 from pegel.protocol.errors import ErrorCode
 from pegel.seams import World
 from pegel_controller.control.controller import Controller, NotActiveError
 from pegel_controller.control.options import ControllerOptions, ControllerResult
+from pegel_controller.events import log_events
 from pegel_controller.metadata import (
     MetadataImage,
     decode_records,
@@ -23,7 +25,6 @@ from pegel_controller.metadata import (
     encode_records,
     encode_snapshot,
 )
-from pegel_controller.metadata import records as r
 from pegel_controller.metadata.wire import Wire
 from pegel_controller.metadata_feed import MetadataFeed
 from pegel_controller.probe import process_is_gone
@@ -36,13 +37,12 @@ from pegel_controller.rpc.framing import RpcConnection, RpcRefusedError
 from pegel_controller.rpc.hello import ROLE_BROKER, ROLE_CONTROLLER, HelloRequest, HelloResponse
 from pegel_controller.rpc.links import RaftLinks
 from pegel_controller.rpc.server import RpcServer
+from pegel_controller.spreading import Spreading
 
 _log = logging.getLogger("pegel.controller")
 
 MAX_METADATA_WAIT = 30.0
 MAX_TOPIC_WAIT = 60.0
-# A leader election touches every partition of a broker; the log names them up to this many.
-MAX_LOGGED_ELECTIONS = 50
 HAND_OVER_TIMEOUT = 0.300
 # A new active controller gives live brokers this long to connect before it probes them.
 TAKEOVER_PROBE_DELAY = 0.030
@@ -86,8 +86,7 @@ class ControllerNode:
         # Requests whose entry is proposed, by its index: what to answer once it is applied.
         self._waiting: dict[int, list[asyncio.Future[None]]] = {}
         self._last_proposed = 0
-        # Who waits until every live broker has applied an index.
-        self._spreading: list[tuple[int, asyncio.Future[None]]] = []
+        self._spreading = Spreading()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = float("inf")  # uvloop's handles do not all tell
         self._tasks: set[asyncio.Task[None]] = set()
@@ -160,7 +159,7 @@ class ControllerNode:
             if not waiter.done():
                 waiter.set_result(None)
         if self.controller.active:
-            self._log_records(before, records)
+            log_events(before, records, self._world.clock.wall_ms())
             self._arm()
 
     def snapshot(self) -> bytes:
@@ -203,36 +202,9 @@ class ControllerNode:
         error = self._not_controller()
         for waiter in [w for waiters in waiting.values() for w in waiters]:
             _fail(waiter, error)
-        for _, spread in self._spreading:
-            _fail(spread, error)
-        self._spreading.clear()
+        self._spreading.fail(error)
         for connection in self._server.connections(ROLE_BROKER):
             self._server.disconnect(connection, "this controller is not active any more")
-
-    def _log_records(self, before: MetadataImage, records: list[r.Record]) -> None:
-        """The events that explain a failover, with the time at which they were committed."""
-        at_ms = self._world.clock.wall_ms()
-        elected = 0
-        for record in records:
-            if isinstance(record, r.BrokerFencedRecord):
-                _log.info(
-                    "fenced broker=%d reason=%s at_ms=%d", record.node_id, record.reason, at_ms
-                )
-            elif isinstance(record, r.BrokerUnfencedRecord):
-                _log.info("unfenced broker=%d at_ms=%d", record.node_id, at_ms)
-            elif isinstance(record, r.PartitionChangeRecord):
-                topic = before.topics_by_id.get(record.topic_id)
-                if topic is None or topic.partitions[record.partition].leader == record.leader:
-                    continue
-                elected += 1
-                if elected <= MAX_LOGGED_ELECTIONS:
-                    _log.info(
-                        "elected topic=%s partition=%d leader=%d epoch=%d reason=%s at_ms=%d",
-                        topic.name, record.partition, record.leader, record.leader_epoch,
-                        record.reason, at_ms,
-                    )  # fmt: skip
-        if elected > MAX_LOGGED_ELECTIONS:
-            _log.info("elected leaders of %d partitions at_ms=%d", elected, at_ms)
 
     # -- proposals
 
@@ -319,8 +291,9 @@ class ControllerNode:
                 result = controller.alter_configs(now, request)
                 return await self._spread(result, int(MAX_TOPIC_WAIT * 1000))
             case m.ElectLeadersRequest():
-                result = controller.elect_leaders(now, request)
-                return await self._spread(result, request.timeout_ms)
+                return await self._elect(request)
+            case m.ResignRequest():
+                return await self._respond(controller.resign(now, request))
             case m.RegisterBrokerRequest():
                 return await self._respond(controller.register_broker(now, request))
             case m.AllocateProducerIdsRequest():
@@ -384,29 +357,42 @@ class ControllerNode:
         """Answer when every live broker has applied the change, or the time is up."""
         response = await self._respond(result)
         if result.records:
-            index = self.image.index
-            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._spreading.append((index, waiter))
-            self._check_spread()
-            try:
-                async with asyncio.timeout(min(max(timeout_ms, 0) / 1000, MAX_TOPIC_WAIT)):
-                    await waiter
-            except TimeoutError:
-                self._spreading = [(i, w) for i, w in self._spreading if w is not waiter]
+            timeout = min(max(timeout_ms, 0) / 1000, MAX_TOPIC_WAIT)
+            await self._spreading.wait(self.image.index, timeout, self.controller.brokers_behind)
         return response
 
+    async def _elect(self, request: m.ElectLeadersRequest) -> Wire:
+        """Answer when live leaders have handed over, or the time is up."""
+        now = self._world.clock.monotonic()
+        deadline = now + min(max(request.timeout_ms, 0) / 1000, MAX_TOPIC_WAIT)
+        response = await self._spread(
+            self.controller.elect_leaders(now, request), request.timeout_ms
+        )
+        assert isinstance(response, m.ElectLeadersResponse)
+        while (late := self._not_led_by_preferred(response.awaited)) and self.active:
+            left = deadline - self._world.clock.monotonic()
+            if left <= 0:
+                break
+            await self.feed.changed(left)
+        if not late:
+            return replace(response, awaited=())
+        code = ErrorCode.REQUEST_TIMED_OUT
+        partitions = tuple(
+            replace(p, error=code, message=code.message) if (p.topic, p.partition) in late else p
+            for p in response.partitions
+        )
+        return replace(response, partitions=partitions, awaited=())
+
+    def _not_led_by_preferred(self, awaited: Sequence[tuple[str, int]]) -> set[tuple[str, int]]:
+        late = set()
+        for topic, number in awaited:
+            state = self.image.partition(topic, number)
+            if state is not None and state.leader != state.preferred_leader:
+                late.add((topic, number))
+        return late
+
     def _check_spread(self) -> None:
-        if not self._spreading:
-            return
-        left = []
-        for index, waiter in self._spreading:
-            if waiter.done():
-                continue
-            if self.controller.brokers_behind(index):
-                left.append((index, waiter))
-            else:
-                waiter.set_result(None)
-        self._spreading = left
+        self._spreading.check(self.controller.brokers_behind)
 
     def _status_response(self) -> m.StatusResponse:
         status = self.raft.status()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -92,6 +92,7 @@ class ReplicaManager:
         self._on_offline = on_offline
         self._lease_until = float("-inf")
         self._retired = False
+        self._resigned: dict[HostedPartition, int] = {}
         self._hosted: dict[tuple[str, int], HostedPartition] = {}
         self._fetchers: dict[int, ReplicaFetcher] = {}
         self._isr = IsrSync(self, alter_partition)
@@ -135,6 +136,31 @@ class ReplicaManager:
         """
         self._retired = True
         self.resign()
+
+    def hand_over(
+        self, partitions: Iterable[tuple[UUID, int, int]]
+    ) -> tuple[tuple[UUID, int, int], ...]:
+        """Accept no more writes where (topic id, partition, leader epoch) says so.
+
+        Returns everything that is resigned and still waits for its new leader: the controller is
+        to be told of it, again and again until the epoch is over.
+        """
+        for topic_id, number, epoch in partitions:
+            topic = self.image.topics_by_id.get(topic_id)
+            hosted = None if topic is None else self._hosted.get((topic.name, number))
+            if hosted is not None and hosted.topic_id == topic_id:
+                state = hosted.core.state
+                if isinstance(state, Leader) and state.epoch == epoch:
+                    state.resigned = True
+                    self._resigned[hosted] = epoch
+        waiting = []
+        for hosted, epoch in list(self._resigned.items()):
+            state = hosted.core.state
+            if isinstance(state, Leader) and state.epoch == epoch:
+                waiting.append((hosted.topic_id, hosted.core.partition, epoch))
+            else:
+                del self._resigned[hosted]
+        return tuple(waiting)
 
     def holds_lease(self, now: float) -> bool:
         """Whether no other broker can have been made leader of what this one leads."""

@@ -27,6 +27,8 @@ class Leader:
     followers: dict[int, ReplicaProgress] = field(default_factory=dict)
     # The ISR asked of the controller, until its answer or the metadata says what became of it.
     proposed: tuple[int, ...] | None = None
+    # Another replica is to lead: no writes in this epoch any more, whatever the lease says.
+    resigned: bool = False
 
     @property
     def maximal_isr(self) -> tuple[int, ...]:

@@ -29,9 +29,9 @@ def produce(
     """Append a client's batch. No ``await`` stands between the checks and the append."""
     state = hosted.core.state
     now = manager.clock.monotonic()
-    if not isinstance(state, Leader) or not manager.holds_lease(now):
+    if not isinstance(state, Leader) or state.resigned or not manager.holds_lease(now):
         leader_id, leader_epoch = hosted.leader_hint
-        if leader_id == manager.node_id:  # the lease ran out: another may lead by now
+        if leader_id == manager.node_id:  # resigned, or without a lease: another may lead
             leader_id = leader_epoch = -1
         return PartitionProduceResult(
             ErrorCode.NOT_LEADER_OR_FOLLOWER, leader_id=leader_id, leader_epoch=leader_epoch

@@ -1,11 +1,12 @@
 """The pure controller: one method per RPC, each returns records and a response."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from random import Random
 from typing import TypeVar
 
 from pegel.protocol.errors import ErrorCode
-from pegel_controller.control import elections
+from pegel_controller.control import elections, handover
 from pegel_controller.control.brokers import BrokerControl, check_epoch
 from pegel_controller.control.configs import plan_configs
 from pegel_controller.control.options import ControllerOptions, ControllerResult
@@ -34,6 +35,7 @@ class Controller:
         self.options = options or ControllerOptions()
         self.committed = MetadataImage()
         self.brokers = BrokerControl(self.options)
+        self.handovers = handover.Handovers()
         self._random = random
         self._tip: Tip | None = None
         self._next_balance = 0.0
@@ -64,6 +66,7 @@ class Controller:
         self.committed = image
         self._tip = Tip(image, self.options.static_configs)
         self.brokers.take_over(now, image)
+        self.handovers.clear()
         self._next_balance = now + self.options.balance_interval
 
     def on_leadership_lost(self) -> None:
@@ -93,7 +96,24 @@ class Controller:
 
     def heartbeat(self, now: float, request: m.HeartbeatRequest) -> ControllerResult:
         records, response = self.brokers.heartbeat(now, self.tip, self.committed, request)
+        if len(self.handovers) and not response.error:
+            asked = handover.wire(self.handovers.of(self.tip, request.broker_id))
+            response = replace(response, hand_over=asked)
         return ControllerResult(tuple(records), response)
+
+    def resign(self, now: float, request: m.ResignRequest) -> ControllerResult:
+        """A live leader accepts no more writes: now another one may be elected."""
+        error = check_epoch(self.tip, request.broker_id, request.broker_epoch)
+        if error:
+            return ControllerResult((), m.ResignResponse(error))
+        known = self.tip.image.topics_by_id
+        partitions = [
+            ((topic_id, number), epoch)
+            for topic_id, number, epoch in request.partitions
+            if topic_id in known and 0 <= number < len(known[topic_id].partitions)
+        ]
+        records = self.handovers.resigned(self.tip, request.broker_id, partitions)
+        return ControllerResult(tuple(records), m.ResignResponse())
 
     def on_broker_connection_lost(self, now: float, broker_id: int) -> bool:
         """True: probe the broker's listener and report with `on_probe_result`."""
@@ -158,7 +178,7 @@ class Controller:
         return ControllerResult(tuple(records), m.AlterPartitionResponse(partitions=tuple(results)))
 
     def elect_leaders(self, now: float, request: m.ElectLeadersRequest) -> ControllerResult:
-        records, response = elections.elect_leaders(self.tip, request)
+        records, response = elections.elect_leaders(self.tip, request, self.handovers)
         return ControllerResult(tuple(records), response)
 
     # -- topics and configs
@@ -263,9 +283,7 @@ class Controller:
         records = self.brokers.expire(now, self.tip)
         if now >= self._next_balance:
             self._next_balance = now + self.options.balance_interval
-            balanced = elections.balance(self.tip, self.options.balance_batch_max)
-            self.tip.apply(balanced)
-            records += balanced
+            elections.balance(self.tip, self.options.balance_batch_max, self.handovers)
         return ControllerResult(tuple(records))
 
     def next_deadline(self) -> float | None:

@@ -3,10 +3,11 @@
 from dataclasses import replace
 
 from pegel.protocol.errors import ErrorCode
+from pegel_controller.control.handover import Handovers
 from pegel_controller.control.partitions import next_partition
 from pegel_controller.control.tip import Tip
-from pegel_controller.metadata.image import PartitionState
-from pegel_controller.metadata.records import Record
+from pegel_controller.metadata.image import NO_LEADER, PartitionState
+from pegel_controller.metadata.records import PartitionChangeRecord, Record
 from pegel_controller.rpc import messages as m
 
 
@@ -81,9 +82,12 @@ def _check(tip: Tip, broker_id: int, item: m.AlterPartitionItem, old: PartitionS
 
 
 def elect_leaders(
-    tip: Tip, request: m.ElectLeadersRequest
+    tip: Tip, request: m.ElectLeadersRequest, handovers: Handovers
 ) -> tuple[list[Record], m.ElectLeadersResponse]:
-    """Preferred (0) or unclean (1); with partitions None only changes are reported, as Kafka."""
+    """Preferred (0) or unclean (1); with partitions None only changes are reported, as Kafka.
+
+    A live leader is asked to hand over; the response names those as awaited.
+    """
     if request.election_type not in (0, 1):
         message = f"Unknown election type {request.election_type}."
         return [], m.ElectLeadersResponse((), ErrorCode.INVALID_REQUEST, message)
@@ -97,19 +101,25 @@ def elect_leaders(
         )
     records: list[Record] = []
     results = []
+    awaited: list[tuple[str, int]] = []
     for name, number in wanted:
         change, code, why = _elect_one(tip, name, number, request.election_type)
         if change is not None:
-            tip.apply([change])
-            records.append(change)
+            old = tip.image.topics_by_name[name].partitions[number]
+            if old.leader == NO_LEADER:
+                tip.apply([change])
+                records.append(change)
+            else:
+                handovers.ask((change.topic_id, number), old.leader_epoch)
+                awaited.append((name, number))
         if not (every and code == ErrorCode.ELECTION_NOT_NEEDED):
             results.append(m.ElectLeaderResult(name, number, code, why))
-    return records, m.ElectLeadersResponse(tuple(results))
+    return records, m.ElectLeadersResponse(tuple(results), awaited=tuple(awaited))
 
 
 def _elect_one(
     tip: Tip, name: str, number: int, election_type: int
-) -> tuple[Record | None, int, str | None]:
+) -> tuple[PartitionChangeRecord | None, int, str | None]:
     old = tip.image.partition(name, number)
     if old is None:
         code = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
@@ -135,24 +145,19 @@ def _elect_one(
     return change, 0, None
 
 
-def balance(tip: Tip, limit: int) -> list[Record]:
-    """Preferred leaders that could lead again, at most `limit` a turn; for the tip to apply."""
-    records: list[Record] = []
+def balance(tip: Tip, limit: int, handovers: Handovers) -> None:
+    """Ask leaders to hand over to preferred replicas that could lead, at most `limit` a turn."""
+    asked = 0
     for topic_id, topic in tip.image.topics_by_id.items():
         for number, old in enumerate(topic.partitions):
             preferred = old.preferred_leader
-            if old.leader == preferred or preferred not in old.isr or not tip.eligible(preferred):
+            if old.leader in (preferred, NO_LEADER) or preferred not in old.isr:
                 continue
-            min_isr, _ = tip.policy(topic_id)
-            change = next_partition(
-                topic_id, number, old, old.isr, tip.eligible,
-                min_isr=min_isr, prefer=preferred, reason="preferred",
-            )  # fmt: skip
-            if change is not None:
-                records.append(change)
-            if len(records) >= limit:
-                return records
-    return records
+            if tip.eligible(preferred):
+                handovers.ask((topic_id, number), old.leader_epoch)
+                asked += 1
+                if asked >= limit:
+                    return
 
 
 def offline_replicas(tip: Tip, request: m.UpdateOfflineReplicasRequest) -> list[Record]:

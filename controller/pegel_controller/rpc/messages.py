@@ -11,6 +11,8 @@ from uuid import UUID
 from pegel_controller.metadata.wire import Wire
 
 NO_UUID = UUID(int=0)
+# Topic id, partition, leader epoch.
+HandOver = tuple[UUID, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,11 @@ class HeartbeatRequest(Wire):
 
 @dataclass(frozen=True, slots=True)
 class HeartbeatResponse(Wire):
-    """The lease of `lease_ms` counts from when the broker SENT the heartbeat."""
+    """The lease of `lease_ms` counts from when the broker SENT the heartbeat.
+
+    `hand_over`: (topic id, partition, leader epoch) that another replica is to lead. The broker
+    stops accepting writes for them and says so with `resign`.
+    """
 
     error: int = 0
     message: str = ""
@@ -59,6 +65,22 @@ class HeartbeatResponse(Wire):
     fenced: bool = True
     should_shut_down: bool = False
     lease_ms: int = 0
+    hand_over: tuple[HandOver, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ResignRequest(Wire):
+    """`partitions`: (topic id, partition, leader epoch) that the broker leads no more."""
+
+    broker_id: int
+    broker_epoch: int
+    partitions: tuple[HandOver, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ResignResponse(Wire):
+    error: int = 0
+    message: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,9 +282,12 @@ class ElectLeaderResult(Wire):
 
 @dataclass(frozen=True, slots=True)
 class ElectLeadersResponse(Wire):
+    """`awaited`: (topic, partition) that a live leader was asked to hand over first."""
+
     partitions: tuple[ElectLeaderResult, ...] = ()
     error: int = 0
     message: str = ""
+    awaited: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -367,6 +392,7 @@ class StatusResponse(Wire):
 METHODS: dict[str, tuple[type[Wire], type[Wire]]] = {
     "register_broker": (RegisterBrokerRequest, RegisterBrokerResponse),
     "heartbeat": (HeartbeatRequest, HeartbeatResponse),
+    "resign": (ResignRequest, ResignResponse),
     "alter_partition": (AlterPartitionRequest, AlterPartitionResponse),
     "create_topics": (CreateTopicsRequest, CreateTopicsResponse),
     "delete_topics": (DeleteTopicsRequest, DeleteTopicsResponse),

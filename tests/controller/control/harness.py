@@ -58,6 +58,10 @@ class Harness:
             assert not self.register(broker, **more).error
             assert not self.heartbeat(broker).fenced
 
+    def resign(self, broker: int, partitions) -> None:
+        request = m.ResignRequest(broker, self.epochs[broker], tuple(partitions))
+        assert not self.commit(self.controller.resign(self.now, request)).response.error
+
     def kill(self, broker: int) -> None:
         assert self.controller.on_broker_connection_lost(self.now, broker)
         self.commit(self.controller.on_probe_result(self.now, broker, refused=True))

@@ -165,10 +165,62 @@ def test_preferred_leader_comes_back() -> None:
     result = h.controller.elect_leaders(0.0, ask).response.partitions[0]
     assert result.error == ErrorCode.PREFERRED_LEADER_NOT_AVAILABLE
     assert h.alter(h.partition().replicas) == 0
-    assert h.commit(h.controller.elect_leaders(0.0, ask)).response.partitions[0].error == 0
+    old = h.partition().leader
+    response = h.commit(h.controller.elect_leaders(0.0, ask)).response
+    assert response.partitions[0].error == 0
+    # A live leader holds a lease: it must stop before another one may start.
+    assert response.awaited == (("t", 0),)
+    assert h.partition().leader == old
+    assert not h.heartbeat(first).hand_over
+    asked = h.heartbeat(old).hand_over
+    assert [(number, epoch) for _, number, epoch in asked] == [(0, h.partition().leader_epoch)]
+    h.resign(old, asked)
     assert h.partition().leader == first
+    assert not h.heartbeat(old).hand_over
     again = h.controller.elect_leaders(0.0, ask).response.partitions[0]
     assert again.error == ErrorCode.ELECTION_NOT_NEEDED
+
+
+def _to_hand_over(h: Harness) -> tuple[int, int, tuple]:
+    first = h.partition().leader
+    h.kill(first)
+    h.start(first)
+    assert h.alter(h.partition().replicas) == 0
+    old = h.partition().leader
+    h.commit(h.controller.elect_leaders(0.0, m.ElectLeadersRequest(0, (("t", 0),))))
+    return first, old, h.heartbeat(old).hand_over
+
+
+def test_a_leader_that_resigned_for_nobody_gets_a_new_epoch() -> None:
+    h = three()
+    first, old, asked = _to_hand_over(h)
+    h.kill(first)
+    epoch = h.partition().leader_epoch
+    h.resign(old, asked)
+    assert (h.partition().leader, h.partition().leader_epoch) == (old, epoch + 1)
+
+
+def test_a_resignation_counts_once_and_only_from_the_leader() -> None:
+    h = three()
+    first, old, asked = _to_hand_over(h)
+    third = next(b for b in (1, 2, 3) if b not in (first, old))
+    h.resign(third, asked)
+    assert h.partition().leader == old
+    h.resign(old, asked)
+    state = h.partition()
+    h.resign(old, asked)
+    assert h.partition() == state
+    assert state.leader == first
+
+
+def test_a_new_controller_takes_the_resignation_that_an_older_one_asked_for() -> None:
+    h = three()
+    first, old, asked = _to_hand_over(h)
+    h.controller.on_leadership_lost()
+    h.controller.on_leadership(h.now, h.image)
+    assert not h.heartbeat(old).hand_over
+    h.resign(old, asked)
+    assert h.partition().leader == first
 
 
 @pytest.mark.parametrize("seed", range(30))
