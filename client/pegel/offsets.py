@@ -53,12 +53,18 @@ async def list_offsets(
     deadline = cluster.clock.monotonic() + timeout
     missing = dict(times)
     attempts = 0
+    refreshed = False
     while missing:
         left = deadline - cluster.clock.monotonic()
         errors: dict[TopicPartition, PegelError] = {}
         by_leader: dict[Endpoint, dict[TopicPartition, int]] = {}
         for tp, time in missing.items():
             topic = await cluster.metadata.topic(tp.topic, timeout=max(0.001, left))
+            if tp.partition >= len(topic.partitions) and not refreshed:
+                # The topic may have grown since it was last described.
+                refreshed = True
+                await cluster.metadata.refresh(timeout=max(0.001, left))
+                topic = await cluster.metadata.topic(tp.topic, timeout=max(0.001, left))
             if not 0 <= tp.partition < len(topic.partitions):
                 raise broker_error(3, str(tp), f"the topic has {len(topic.partitions)} partitions")
             leader = cluster.metadata.view.leader(*tp)
