@@ -173,6 +173,11 @@ def check_batch(
         raise _invalid(f"there is no compression codec {codec}")
     if header.record_count < 0 or header.last_offset_delta < 0:
         raise _invalid("the count of records is negative")
+    if header.record_count > header.last_offset_delta + 1:
+        # Fewer is legal: compaction takes records out and keeps the range of offsets.
+        raise _invalid(
+            f"{header.record_count} records, but offsets for {header.last_offset_delta + 1}"
+        )
     if codec == Codec.NONE and (header.record_count * MIN_RECORD_SIZE > header.size - HEADER_SIZE):
         raise _invalid(f"{header.record_count} records do not fit in {header.size} bytes")
     if client:
@@ -180,7 +185,9 @@ def check_batch(
 
 
 def _check_client_batch(header: BatchHeader) -> None:
-    if header.base_offset != 0:
+    # The leader rewrites it. Kafka sees it only where it decodes the records, and there are
+    # clients that pass batches on as they read them.
+    if header.base_offset != 0 and header.attributes & _CODEC_MASK:
         raise _invalid(f"a producer's batch starts at offset 0, not at {header.base_offset}")
     if header.record_count == 0:
         raise _invalid("a producer's batch has at least one record")

@@ -17,6 +17,9 @@ _XERIAL_MAGIC = b"\x82SNAPPY\x00"
 _XERIAL_HEADER = _XERIAL_MAGIC + b"\x00\x00\x00\x01\x00\x00\x00\x01"
 _XERIAL_BLOCK_BYTES = 32 * 1024
 _FIRST_GUESS_BYTES = 64 * 1024
+# A gzip stream may have several members (RFC 1952) and Java reads them all. Each costs a copy of
+# what follows it, so that their number has a limit.
+_MAX_GZIP_MEMBERS = 64
 
 
 class Codec(IntEnum):
@@ -62,7 +65,10 @@ def compress(codec: Codec, data: Buffer, level: int | None = None) -> Buffer:
         return _compress_snappy(data)
     if codec is Codec.LZ4:
         # Independent blocks: the Java library refuses frames whose blocks refer to earlier ones.
-        frame = cramjam.lz4.Compressor(level=level, content_checksum=False, block_linked=False)
+        # Level 1 is the fast compressor, as in Java; this library would take a slow one (4).
+        frame = cramjam.lz4.Compressor(
+            level=1 if level is None else level, content_checksum=False, block_linked=False
+        )
         frame.compress(data)
         return memoryview(frame.finish())
     if codec is Codec.ZSTD:
@@ -104,16 +110,23 @@ def _decompress_growing(
 
 
 def _decompress_gzip(data: Buffer, max_bytes: int) -> bytes:
-    inflate = zlib.decompressobj(31)
-    try:
-        output = inflate.decompress(data, max_bytes + 1)
-    except zlib.error as error:
-        raise _corrupt(Codec.GZIP, error) from None
-    if len(output) > max_bytes:
-        raise _too_large(Codec.GZIP, max_bytes)
-    if not inflate.eof:
-        raise _corrupt(Codec.GZIP, "the stream ends early")
-    return output
+    pieces: list[bytes] = []
+    left, rest = max_bytes, data
+    for _ in range(_MAX_GZIP_MEMBERS):
+        inflate = zlib.decompressobj(31)
+        try:
+            pieces.append(inflate.decompress(rest, left + 1))
+        except zlib.error as error:
+            raise _corrupt(Codec.GZIP, error) from None
+        left -= len(pieces[-1])
+        if left < 0:
+            raise _too_large(Codec.GZIP, max_bytes)
+        if not inflate.eof:
+            raise _corrupt(Codec.GZIP, "the stream ends early")
+        rest = inflate.unused_data
+        if not rest:
+            return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    raise _corrupt(Codec.GZIP, f"more than {_MAX_GZIP_MEMBERS} members")
 
 
 def _compress_snappy(data: Buffer) -> bytes:

@@ -97,8 +97,9 @@ def test_batches_are_walked_without_their_torn_end() -> None:
 
 
 def _broken(mutate: str) -> bytearray:
+    codec = Codec.GZIP if mutate == "compressed offset" else Codec.NONE
     data = encode_batch([b"a", b"b"], timestamps=0, producer_id=1, producer_epoch=0,
-                        base_sequence=0)  # fmt: skip
+                        base_sequence=0, codec=codec)  # fmt: skip
 
     def put(at: int, value: int, width: int) -> None:
         data[at : at + width] = (value % (1 << (8 * width))).to_bytes(width, "big")
@@ -116,7 +117,7 @@ def _broken(mutate: str) -> bytearray:
             put(23, (1 << 30) - 1, 4)
         case "codec":
             put(21, 7, 2)
-        case "offset":
+        case "compressed offset":
             put(0, 5, 8)
         case "control":
             put(21, 0x20, 2)
@@ -140,7 +141,7 @@ def _broken(mutate: str) -> bytearray:
         ("count", ErrorCode.INVALID_RECORD),
         ("huge count", ErrorCode.INVALID_RECORD),
         ("codec", ErrorCode.INVALID_RECORD),
-        ("offset", ErrorCode.INVALID_RECORD),
+        ("compressed offset", ErrorCode.INVALID_RECORD),
         ("control", ErrorCode.INVALID_RECORD),
         ("sequence", ErrorCode.INVALID_RECORD),
         ("length", ErrorCode.CORRUPT_MESSAGE),
