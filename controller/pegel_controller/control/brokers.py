@@ -27,12 +27,13 @@ NEVER = 2**62
 class Session:
     """Soft state of one broker; a new active controller starts it afresh.
 
-    `registered_index`, `shutdown_index`: Raft index at which that record was
-    committed; NEVER until it is.
+    `serve_from_index`: Raft index of its registration or of its last fence, whichever came later:
+    below it a broker may take itself for the leader of what others lead by now, so that it gets no
+    lease. `shutdown_index`: that of its request to shut down. NEVER until committed.
     """
 
     deadline: float
-    registered_index: int = NEVER
+    serve_from_index: int = NEVER
     shutdown_index: int = NEVER
     applied_index: int = -1
     connection_lost: bool = False
@@ -113,12 +114,15 @@ class BrokerControl:
             return [], HeartbeatResponse(error)
         session = self.sessions.get(broker_id)
         if session is None:
-            # A fenced broker of before the take-over: committed long ago.
-            session = self.sessions[broker_id] = Session(now, committed.index)
+            # A fenced broker. The fence may still be on its way into the log.
+            known = committed.brokers.get(broker_id)
+            fence_committed = known is not None and known.fenced
+            session = Session(now, committed.index if fence_committed else NEVER)
+            self.sessions[broker_id] = session
         session.deadline = now + self.options.session_timeout
         session.connection_lost = False
         session.applied_index = max(session.applied_index, request.applied_index)
-        caught_up = request.applied_index >= session.registered_index
+        caught_up = request.applied_index >= session.serve_from_index
         broker = tip.image.brokers[broker_id]
         records: list[Record] = []
         done = False
@@ -163,6 +167,9 @@ class BrokerControl:
 
     def fence(self, tip: Tip, broker_id: int, reason: str) -> list[Record]:
         """Applies to the tip and returns: the fence and all changes that follow from it."""
+        session = self.sessions.get(broker_id)
+        if session is not None:
+            session.serve_from_index = NEVER
         fenced = BrokerFencedRecord(broker_id, tip.image.brokers[broker_id].broker_epoch, reason)
         tip.apply([fenced])
         changes = tip.without(broker_id, reason)
@@ -182,9 +189,12 @@ class BrokerControl:
         return records
 
     def replayed(self, record: Record, index: int) -> None:
-        """Notes at which index a registration or shutdown request was committed."""
-        if isinstance(record, BrokerRegisteredRecord) and record.node_id in self.sessions:
-            self.sessions[record.node_id].registered_index = index
+        """Notes at which index a registration, fence or shutdown request was committed."""
+        if (
+            isinstance(record, BrokerRegisteredRecord | BrokerFencedRecord)
+            and record.node_id in self.sessions
+        ):
+            self.sessions[record.node_id].serve_from_index = index
         elif isinstance(record, BrokerShutdownRequestedRecord) and record.node_id in self.sessions:
             self.sessions[record.node_id].shutdown_index = index
 

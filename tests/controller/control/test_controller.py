@@ -1,6 +1,7 @@
 """Scenarios, one per rule, and a randomised model run."""
 
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -89,6 +90,38 @@ def test_a_hung_broker_is_fenced_when_its_session_ends() -> None:
     h.commit(h.controller.tick(h.now))
     assert h.image.brokers[leader].fenced
     assert h.heartbeat(leader).fenced is False
+
+
+def test_no_lease_before_the_broker_knows_whom_its_fence_made_leader() -> None:
+    h = three()
+    leader = h.partition().leader
+    for broker in (1, 2, 3):
+        if broker != leader:
+            h.now = 1.9
+            h.heartbeat(broker)
+    h.now = 2.0
+    fence = h.controller.tick(h.now)  # proposed; it is committed below
+    assert h.controller.tip.image.brokers[leader].fenced
+    # The hung broker wakes up: it has applied all that is committed, and not the fence.
+    request = m.HeartbeatRequest(leader, h.epochs[leader], h.index)
+    early = h.controller.heartbeat(h.now, request)
+    assert (early.records, early.response.fenced, early.response.lease_ms) == ((), True, 0)
+    h.commit(fence)
+    assert h.partition().leader != leader
+    behind = h.controller.heartbeat(h.now, request)
+    assert (behind.records, behind.response.lease_ms) == ((), 0)
+    assert h.heartbeat(leader).lease_ms > 0  # asks at the fence's index
+
+
+def test_no_lease_for_a_fence_that_was_asked_for_and_is_not_committed() -> None:
+    h = three()
+    leader = h.partition().leader
+    request = m.HeartbeatRequest(leader, h.epochs[leader], h.index)
+    asked = h.controller.heartbeat(h.now, replace(request, wants_fence=True))
+    assert h.controller.heartbeat(h.now, request).response.lease_ms == 0
+    h.commit(asked)
+    assert h.controller.heartbeat(h.now, request).response.lease_ms == 0
+    assert h.heartbeat(leader).lease_ms > 0
 
 
 def test_controlled_shutdown_moves_leaders_first() -> None:
