@@ -163,8 +163,14 @@ _TABLE = (
     ApiInfo(ApiKey.DELETE_GROUPS, "DeleteGroups", 0, 2, 2),
     ApiInfo(ApiKey.ELECT_LEADERS, "ElectLeaders", 0, 2, 2),
     ApiInfo(ApiKey.INCREMENTAL_ALTER_CONFIGS, "IncrementalAlterConfigs", 0, 1, 1),
+    ApiInfo(ApiKey.ALTER_PARTITION_REASSIGNMENTS, "AlterPartitionReassignments", 0, 1, 0),
+    ApiInfo(ApiKey.LIST_PARTITION_REASSIGNMENTS, "ListPartitionReassignments", 0, 0, 0),
+    ApiInfo(ApiKey.DESCRIBE_QUORUM, "DescribeQuorum", 0, 2, 0),
     ApiInfo(ApiKey.DESCRIBE_CLUSTER, "DescribeCluster", 0, 2, 0),
+    ApiInfo(ApiKey.UNREGISTER_BROKER, "UnregisterBroker", 0, 0, 0),
     ApiInfo(ApiKey.DESCRIBE_TOPIC_PARTITIONS, "DescribeTopicPartitions", 0, 0, 0),
+    ApiInfo(ApiKey.ADD_RAFT_VOTER, "AddRaftVoter", 0, 1, 0),
+    ApiInfo(ApiKey.REMOVE_RAFT_VOTER, "RemoveRaftVoter", 0, 0, 0),
 )
 
 APIS: Mapping[int, ApiInfo] = {info.key: info for info in _TABLE}
