@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Coroutine, Mapping
 from random import Random
 
 from pegel.protocol.errors import ErrorCode
@@ -32,17 +31,15 @@ from pegel_controller.raft.errors import RaftError
 from pegel_controller.raft.interfaces import RaftStatus
 from pegel_controller.raft.options import RaftOptions
 from pegel_controller.raft.runner import RaftRunner
+from pegel_controller.requests import ControllerRequests
 from pegel_controller.rpc import messages as m
 from pegel_controller.rpc.framing import RpcConnection, RpcRefusedError
 from pegel_controller.rpc.hello import ROLE_BROKER, ROLE_CONTROLLER, HelloRequest, HelloResponse
 from pegel_controller.rpc.links import RaftLinks
 from pegel_controller.rpc.server import RpcServer
-from pegel_controller.spreading import Spreading
 
 _log = logging.getLogger("pegel.controller")
 
-MAX_METADATA_WAIT = 30.0
-MAX_TOPIC_WAIT = 60.0
 HAND_OVER_TIMEOUT = 0.300
 # A new active controller gives live brokers this long to connect before it probes them.
 TAKEOVER_PROBE_DELAY = 0.030
@@ -72,8 +69,8 @@ class ControllerNode:
         self.node_id = node_id
         self.controller = Controller(Random(world.random.getrandbits(64)), options)
         self.feed = MetadataFeed()
-        self._world = world
-        self._voters = dict(voters)
+        self.world = world
+        self.voters = dict(voters)
         self._wanted_cluster_id = cluster_id
         self._server = RpcServer(world, self)
         self._links = RaftLinks(
@@ -86,7 +83,7 @@ class ControllerNode:
         # Requests whose entry is proposed, by its index: what to answer once it is applied.
         self._waiting: dict[int, list[asyncio.Future[None]]] = {}
         self._last_proposed = 0
-        self._spreading = Spreading()
+        self.requests = ControllerRequests(self)
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = float("inf")  # uvloop's handles do not all tell
         self._tasks: set[asyncio.Task[None]] = set()
@@ -102,7 +99,7 @@ class ControllerNode:
             OSError: the listener's address is in use.
             RaftError: the metadata log is damaged.
         """
-        await self._server.start(*self._voters[self.node_id])
+        await self._server.start(*self.voters[self.node_id])
         await self.raft.start()
         self._links.start()
 
@@ -110,7 +107,7 @@ class ControllerNode:
         """Hand leadership over if there is somebody, then stop; safe to call twice."""
         if self._closed:
             return
-        if self.raft.is_leader and len(self._voters) > 1:
+        if self.raft.is_leader and len(self.voters) > 1:
             try:
                 async with asyncio.timeout(HAND_OVER_TIMEOUT):
                     await self.raft.transfer_leadership()
@@ -159,7 +156,7 @@ class ControllerNode:
             if not waiter.done():
                 waiter.set_result(None)
         if self.controller.active:
-            log_events(before, records, self._world.clock.wall_ms())
+            log_events(before, records, self.world.clock.wall_ms())
             self._arm()
 
     def snapshot(self) -> bytes:
@@ -177,7 +174,7 @@ class ControllerNode:
         if leader_id is not None:
             self.leader_known.set()
         if is_leader and not self.controller.active:
-            now = self._world.clock.monotonic()
+            now = self.world.clock.monotonic()
             _log.info("active controller %d in term %d", self.node_id, term)
             self.controller.on_leadership(now, self.image)
             self._last_proposed = self.image.index
@@ -192,23 +189,23 @@ class ControllerNode:
 
     def _bootstrap(self) -> None:
         if self.active and not self.image.cluster_id:
-            made = self._wanted_cluster_id or _new_cluster_id(self._world)
+            made = self._wanted_cluster_id or _new_cluster_id(self.world)
             self._propose(self.controller.bootstrap(made))
 
     def _lose_leadership(self) -> None:
         """Proposed records may never be committed: forget them, and let the brokers look again."""
         self.controller.on_leadership_lost()
         waiting, self._waiting = self._waiting, {}
-        error = self._not_controller()
+        error = self.not_controller()
         for waiter in [w for waiters in waiting.values() for w in waiters]:
             _fail(waiter, error)
-        self._spreading.fail(error)
+        self.requests.fail(error)
         for connection in self._server.connections(ROLE_BROKER):
             self._server.disconnect(connection, "this controller is not active any more")
 
     # -- proposals
 
-    def _not_controller(self) -> RpcRefusedError:
+    def not_controller(self) -> RpcRefusedError:
         leader = self.raft.leader_id
         return RpcRefusedError(
             ErrorCode.NOT_CONTROLLER,
@@ -228,7 +225,7 @@ class ControllerNode:
             except RaftError:
                 # The tip is ahead of what will ever be proposed.
                 self._lose_leadership()
-                raise self._not_controller() from None
+                raise self.not_controller() from None
         self._arm()
         return self._last_proposed
 
@@ -238,7 +235,7 @@ class ControllerNode:
             self._waiting.setdefault(index, []).append(waiter)
             await waiter
 
-    async def _respond(self, result: ControllerResult) -> Wire:
+    async def respond(self, result: ControllerResult) -> Wire:
         await self._committed(self._propose(result))
         assert result.response is not None
         return result.response
@@ -253,7 +250,7 @@ class ControllerNode:
                 ErrorCode.INCONSISTENT_CLUSTER_ID,
                 f"node {hello.node_id} belongs to cluster {hello.cluster_id}, this is {ours}",
             )
-        if hello.role == ROLE_CONTROLLER and hello.node_id not in self._voters:
+        if hello.role == ROLE_CONTROLLER and hello.node_id not in self.voters:
             raise RpcRefusedError(
                 ErrorCode.INVALID_REQUEST, f"node {hello.node_id} is none of the controllers"
             )
@@ -263,48 +260,11 @@ class ControllerNode:
 
     async def serve(self, connection: RpcConnection, method: str, request: Wire) -> Wire:
         if not self.active:
-            raise self._not_controller()
+            raise self.not_controller()
         try:
-            return await self._dispatch(request)
+            return await self.requests.dispatch(request)
         except NotActiveError:
-            raise self._not_controller() from None
-
-    async def _dispatch(self, request: Wire) -> Wire:
-        now, controller = self._world.clock.monotonic(), self.controller
-        match request:
-            case m.HeartbeatRequest():
-                return await self._heartbeat(request)
-            case m.MetadataFetchRequest():
-                return await self._fetch(request)
-            case m.AlterPartitionRequest():
-                return await self._respond(controller.alter_partition(now, request))
-            case m.CreateTopicsRequest():
-                result = controller.create_topics(now, request)
-                return await self._spread(result, request.timeout_ms)
-            case m.DeleteTopicsRequest():
-                result = controller.delete_topics(now, request)
-                return await self._spread(result, request.timeout_ms)
-            case m.CreatePartitionsRequest():
-                result = controller.create_partitions(now, request)
-                return await self._spread(result, request.timeout_ms)
-            case m.AlterConfigsRequest():
-                result = controller.alter_configs(now, request)
-                return await self._spread(result, int(MAX_TOPIC_WAIT * 1000))
-            case m.ElectLeadersRequest():
-                return await self._elect(request)
-            case m.ResignRequest():
-                return await self._respond(controller.resign(now, request))
-            case m.RegisterBrokerRequest():
-                return await self._respond(controller.register_broker(now, request))
-            case m.AllocateProducerIdsRequest():
-                return await self._respond(controller.allocate_producer_ids(now, request))
-            case m.UnregisterBrokerRequest():
-                return await self._respond(controller.unregister_broker(now, request))
-            case m.UpdateOfflineReplicasRequest():
-                return await self._respond(controller.update_offline_replicas(now, request))
-            case m.StatusRequest():
-                return self._status_response()
-        raise RpcRefusedError(ErrorCode.UNSUPPORTED_VERSION, f"no rule for {type(request)}")
+            raise self.not_controller() from None
 
     def on_raft_message(self, peer_id: int, payload: bytes) -> None:
         self.raft.on_message(peer_id, payload)
@@ -316,94 +276,10 @@ class ControllerNode:
         broker_id = connection.peer_id
         if self._closed or not self.active or broker_id in self._server.connected_brokers():
             return
-        now, at_ms = self._world.clock.monotonic(), self._world.clock.wall_ms()
+        now, at_ms = self.world.clock.monotonic(), self.world.clock.wall_ms()
         if self.controller.on_broker_connection_lost(now, broker_id):
             _log.info("noticed broker=%d connection lost at_ms=%d", broker_id, at_ms)
             self._spawn(self._probe(broker_id), f"probe-{broker_id}")
-
-    # -- requests that wait
-
-    async def _heartbeat(self, request: m.HeartbeatRequest) -> Wire:
-        now = self._world.clock.monotonic()
-        # A lease may be given only by a controller that nobody can have replaced.
-        if not self.raft.lease_valid(now):
-            raise self._not_controller()
-        result = self.controller.heartbeat(now, request)
-        self._check_spread()
-        response = await self._respond(result)
-        if not self.raft.lease_valid(self._world.clock.monotonic()):
-            raise self._not_controller()
-        return response
-
-    async def _fetch(self, request: m.MetadataFetchRequest) -> m.MetadataFetchResponse:
-        """Long poll; asking for what follows an index says that it is applied."""
-        self.controller.on_metadata_applied(request.broker_id, request.from_index)
-        self._check_spread()
-        entries = self.feed.after(request.from_index, request.max_bytes)
-        if entries == ():
-            await self.feed.changed(min(request.max_wait_ms / 1000, MAX_METADATA_WAIT))
-            if not self.active:
-                raise self._not_controller()
-            entries = self.feed.after(request.from_index, request.max_bytes)
-        if entries is None:
-            image = self.image
-            return m.MetadataFetchResponse(
-                snapshot=encode_snapshot(image), snapshot_index=image.index,
-                commit_index=self.feed.index,
-            )  # fmt: skip
-        return m.MetadataFetchResponse(entries=entries, commit_index=self.feed.index)
-
-    async def _spread(self, result: ControllerResult, timeout_ms: int) -> Wire:
-        """Answer when every live broker has applied the change, or the time is up."""
-        response = await self._respond(result)
-        if result.records:
-            timeout = min(max(timeout_ms, 0) / 1000, MAX_TOPIC_WAIT)
-            await self._spreading.wait(self.image.index, timeout, self.controller.brokers_behind)
-        return response
-
-    async def _elect(self, request: m.ElectLeadersRequest) -> Wire:
-        """Answer when live leaders have handed over, or the time is up."""
-        now = self._world.clock.monotonic()
-        deadline = now + min(max(request.timeout_ms, 0) / 1000, MAX_TOPIC_WAIT)
-        response = await self._spread(
-            self.controller.elect_leaders(now, request), request.timeout_ms
-        )
-        assert isinstance(response, m.ElectLeadersResponse)
-        while (late := self._not_led_by_preferred(response.awaited)) and self.active:
-            left = deadline - self._world.clock.monotonic()
-            if left <= 0:
-                break
-            await self.feed.changed(left)
-        if not late:
-            return replace(response, awaited=())
-        code = ErrorCode.REQUEST_TIMED_OUT
-        partitions = tuple(
-            replace(p, error=code, message=code.message) if (p.topic, p.partition) in late else p
-            for p in response.partitions
-        )
-        return replace(response, partitions=partitions, awaited=())
-
-    def _not_led_by_preferred(self, awaited: Sequence[tuple[str, int]]) -> set[tuple[str, int]]:
-        late = set()
-        for topic, number in awaited:
-            state = self.image.partition(topic, number)
-            if state is not None and state.leader != state.preferred_leader:
-                late.add((topic, number))
-        return late
-
-    def _check_spread(self) -> None:
-        self._spreading.check(self.controller.brokers_behind)
-
-    def _status_response(self) -> m.StatusResponse:
-        status = self.raft.status()
-        voters = tuple(
-            m.VoterStatus(node_id, *self._voters.get(node_id, ("", -1)))
-            for node_id in status.voters
-        )
-        return m.StatusResponse(
-            leader_id=-1 if status.leader_id is None else status.leader_id, term=status.term,
-            commit_index=status.commit_index, voters=voters, cluster_id=self.image.cluster_id,
-        )  # fmt: skip
 
     # -- failures
 
@@ -413,16 +289,16 @@ class ControllerNode:
     def _on_peer_refused(self, peer: int) -> None:
         """Nothing listens at the peer's address: it stopped leading before that."""
         if not self._closed and self.raft.leader_id == peer:
-            _log.info("noticed controller=%d gone at_ms=%d", peer, self._world.clock.wall_ms())
+            _log.info("noticed controller=%d gone at_ms=%d", peer, self.world.clock.wall_ms())
         self.raft.on_peer_lost(peer)
 
     async def _probe(self, broker_id: int) -> None:
         broker = self.image.brokers.get(broker_id)
         if broker is None:
             return
-        gone = await process_is_gone(self._world.network, broker.host, broker.port)
+        gone = await process_is_gone(self.world.network, broker.host, broker.port)
         if self.active and broker_id not in self._server.connected_brokers():
-            now = self._world.clock.monotonic()
+            now = self.world.clock.monotonic()
             self._propose(self.controller.on_probe_result(now, broker_id, gone))
 
     async def _probe_absent_brokers(self) -> None:
@@ -431,7 +307,7 @@ class ControllerNode:
         for broker_id, broker in sorted(self.image.brokers.items()):
             if broker.fenced or broker_id in self._server.connected_brokers() or not self.active:
                 continue
-            if self.controller.on_broker_connection_lost(self._world.clock.monotonic(), broker_id):
+            if self.controller.on_broker_connection_lost(self.world.clock.monotonic(), broker_id):
                 self._spawn(self._probe(broker_id), f"probe-{broker_id}")
 
     # -- time
@@ -452,13 +328,13 @@ class ControllerNode:
         deadline = self.controller.next_deadline()
         if deadline is None or self._closed or not self.active:
             return
-        now = self._world.clock.monotonic()
+        now = self.world.clock.monotonic()
         if now >= deadline:
             # Without a lease a newer controller may know better: expire nobody.
             if self.raft.lease_valid(now):
                 try:
                     self._propose(self.controller.tick(now))
-                    self._check_spread()
+                    self.requests.check_spread()
                 except RpcRefusedError:
                     return
             else:
