@@ -20,13 +20,16 @@ class LoopDiskQueue:
         self.name = name
         self.held = False
         self.closed = False
+        self.dropped = False
         self._jobs: deque[tuple[Callable[[], Any], asyncio.Future[Any]]] = deque()
         self._scheduled = False
 
     def submit(self, call: Callable[[], T]) -> asyncio.Future[T]:
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        if self.dropped:
+            return future  # of a process that is dead: nothing is done, nobody is told
         if self.closed:
             raise RuntimeError("this disk queue is closed")
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._jobs.append((call, future))
         self._schedule()
         return future
@@ -41,7 +44,7 @@ class LoopDiskQueue:
     def drop(self) -> None:
         """The process is killed: nothing queued is done any more."""
         self._jobs.clear()
-        self.closed = True
+        self.closed = self.dropped = True
 
     def close(self) -> None:
         self.closed = True

@@ -212,7 +212,9 @@ class Partition:
             if replica in state.isr:
                 if not progress.lags(now, leader_end, lag_max):
                     wanted.add(replica)
-            elif self._may_join(state, replica, progress):
+            elif self._may_join(state, replica, progress) and not progress.lags(
+                now, leader_end, lag_max
+            ):
                 wanted.add(replica)
         if wanted == set(state.isr):
             return None
@@ -253,13 +255,15 @@ class Partition:
     def on_isr_accepted(
         self, now: float, leader_epoch: int, partition_epoch: int, isr: tuple[int, ...]
     ) -> None:
-        """The controller's answer: the ISR as it is now."""
+        """The controller's answer: the ISR as it is now.
+
+        The metadata may have told the same before, and another change be in flight since.
+        """
         state = self.state
-        if (
-            isinstance(state, Leader)
-            and state.epoch == leader_epoch
-            and partition_epoch >= state.partition_epoch
-        ):
+        if not isinstance(state, Leader) or state.epoch != leader_epoch:
+            return
+        known = state.partition_epoch
+        if partition_epoch > known or (partition_epoch == known and isr == state.proposed):
             self._commit_isr(now, state, isr, partition_epoch)
 
     def on_isr_refused(self, leader_epoch: int, *, definite: bool) -> None:
