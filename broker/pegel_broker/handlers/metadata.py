@@ -38,12 +38,12 @@ from pegel_broker.handlers.values import (
     reported_controller,
 )
 from pegel_controller.metadata import PartitionState, TopicState
+from pegel_controller.metadata.image import INTERNAL_TOPICS
 from pegel_controller.rpc import messages as m
 from pegel_controller.rpc.framing import RpcError
 
 _NO_ID = UUID(int=0)
 AUTO_CREATE_TIMEOUT = 5.0
-INTERNAL_TOPICS = frozenset({"__consumer_offsets", "__transaction_state"})
 _LEGAL_NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 
 

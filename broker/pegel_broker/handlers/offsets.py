@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from pegel.protocol.api_keys import ApiKey
+from pegel.protocol.errors import ErrorCode
 from pegel.protocol.messages.list_offsets import (
     ListOffsetsPartition,
     ListOffsetsPartitionResponse,
@@ -38,9 +39,12 @@ async def list_offsets(request: Request) -> ListOffsetsResponse:
             debugging=debugging,
         )
         result = await found if isinstance(found, asyncio.Future) else found
+        error = result.error
+        if error is ErrorCode.OFFSET_NOT_AVAILABLE and request.version < 5:
+            error = ErrorCode.LEADER_NOT_AVAILABLE  # older clients retry on this one (KIP-207)
         return ListOffsetsPartitionResponse(
             partition_index=p.partition_index,
-            error_code=result.error,
+            error_code=error,
             timestamp=result.timestamp,
             offset=result.offset,
             leader_epoch=result.leader_epoch,

@@ -317,6 +317,7 @@ class ReplicaFetcher:
             hosted.on_high_watermark()
         if data.log_start_offset > log.log_start_offset:
             log.delete_records_before(min(data.log_start_offset, hosted.core.high_watermark))
+            self._touch(key)  # whoever deletes records waits to be told (KIP-107)
 
     def _on_error(self, key: Key, following: _Following, data: PartitionData) -> None:
         hosted = following.hosted

@@ -45,6 +45,8 @@ class _Reader:
 
     def read(self, number: int, item: FetchItem) -> PartitionFetchResult:
         result = self._read(number, item)
+        if result.error is ErrorCode.OFFSET_NOT_AVAILABLE:
+            return result  # it will be: wait for it
         if result.error or result.diverging is not None or result.preferred_read_replica >= 0:
             self.urgent = True
         return result
@@ -68,6 +70,11 @@ class _Reader:
             last_stable_offset=core.high_watermark,
             log_start_offset=log.log_start_offset,
         )
+        if not isinstance(core.state, Leader) and item.fetch_offset > core.high_watermark:
+            # This follower is behind what the consumer has seen, or has written itself: nothing
+            # can be said of that offset before the high watermark has come so far (KIP-392).
+            result.error = ErrorCode.OFFSET_NOT_AVAILABLE
+            return result
         try:
             if item.last_fetched_epoch >= 0:
                 result.diverging = _divergence(hosted, item)
@@ -76,6 +83,7 @@ class _Reader:
             if not follower and plan.rack and isinstance(core.state, Leader):
                 result.preferred_read_replica = manager.preferred_replica(hosted, plan.rack, item)
                 if result.preferred_read_replica >= 0:
+                    hosted.send_readers_elsewhere()
                     return result
             limit = log.log_end_offset if follower else core.high_watermark
             room = min(item.max_bytes, plan.max_bytes - self.size)
@@ -89,7 +97,10 @@ class _Reader:
             result.error = refused.code
             return result
         if follower:
+            before = core.high_watermark
             manager.on_follower_fetch(hosted, plan, item)
+            if core.high_watermark > before and hosted.is_read_elsewhere():
+                self.urgent = True  # this follower's readers wait for it
             result.high_watermark = result.last_stable_offset = core.high_watermark
         if isinstance(read, asyncio.Future):
             self.pending[number] = read
@@ -136,7 +147,9 @@ def _finish_reads(results: Results, pending: _Pending) -> asyncio.Future[Results
 class DelayedFetch(FetchWaiter):
     """A fetch in the purgatory. Woken items are read again; the others keep their results."""
 
-    __slots__ = ("_changed", "_hosted", "_manager", "_plan", "_results", "_scheduled", "future")
+    __slots__ = (
+        "_at_once", "_changed", "_hosted", "_manager", "_plan", "_results", "_scheduled", "future",
+    )  # fmt: skip
 
     def __init__(self, manager: ReplicaManager, plan: FetchPlan, results: Results) -> None:
         super().__init__(manager.clock.monotonic() + plan.max_wait_ms / 1000)
@@ -145,6 +158,7 @@ class DelayedFetch(FetchWaiter):
         self._results = results
         self._changed: set[int] = set()
         self._scheduled = False
+        self._at_once = False
         self._hosted: list[HostedPartition] = []
         self.future: asyncio.Future[Results] = asyncio.get_running_loop().create_future()
         # Whoever asked may be gone before the data comes: then nobody is to be woken.
@@ -160,8 +174,9 @@ class DelayedFetch(FetchWaiter):
     def waits_for_appends(self) -> bool:
         return self._plan.replica_id >= 0
 
-    def signal(self, item: int, *, wake: bool) -> None:
+    def signal(self, item: int, *, wake: bool, at_once: bool = False) -> None:
         self._changed.add(item)
+        self._at_once |= at_once
         if wake and not self._scheduled and not self.done:
             # After this turn of the loop: one answer then covers all that it brought.
             self._scheduled = True
@@ -170,7 +185,7 @@ class DelayedFetch(FetchWaiter):
     def _try(self) -> None:
         self._scheduled = False
         if not self.done:
-            self._finish(at_once=False)
+            self._finish(at_once=self._at_once)
 
     def on_timeout(self) -> None:
         self._finish(at_once=True)

@@ -10,7 +10,11 @@ from pegel.protocol.errors import ErrorCode
 from pegel_broker.log.partition_log import PartitionLog
 from pegel_broker.purgatory import Delayed, Purgatory
 from pegel_broker.replication.partition import Follower, Idle, Leader, Partition
-from pegel_broker.replication.results import PartitionProduceResult
+from pegel_broker.replication.results import PartitionProduceResult, TrimResult
+
+# For how long a consumer that was sent to a follower may stay there without asking the leader
+# again: clients do when their metadata is this old (metadata.max.age.ms in Kafka's clients).
+READ_ELSEWHERE_TIME = 300.0
 
 
 class DelayedProduce(Delayed):
@@ -40,12 +44,33 @@ class DelayedProduce(Delayed):
         self.complete(ErrorCode.REQUEST_TIMED_OUT)
 
 
+class DelayedTrim(Delayed):
+    """DeleteRecords: waits until no live replica keeps anything below ``offset``."""
+
+    __slots__ = ("future", "low_watermark", "offset")
+
+    def __init__(self, deadline: float, offset: int, low_watermark: int) -> None:
+        super().__init__(deadline)
+        self.offset = offset
+        self.low_watermark = low_watermark
+        self.future: asyncio.Future[TrimResult] = asyncio.get_running_loop().create_future()
+
+    def complete(self, error: ErrorCode) -> None:
+        self.done = True
+        if not self.future.done():
+            self.future.set_result(TrimResult(error, -1 if error else self.low_watermark))
+
+    def on_timeout(self) -> None:
+        self.complete(ErrorCode.REQUEST_TIMED_OUT)
+
+
 class FetchWaiter(Delayed):
     """A fetch that waits for data; ``signal`` names which of its items changed."""
 
     __slots__ = ()
 
-    def signal(self, item: int, *, wake: bool) -> None:
+    def signal(self, item: int, *, wake: bool, at_once: bool = False) -> None:
+        """``at_once``: answer even if there are no records, for the high watermark is news."""
         raise NotImplementedError
 
     @property
@@ -58,8 +83,8 @@ class HostedPartition:
     """Everything this broker keeps for one replica. All on the event loop."""
 
     __slots__ = (
-        "acks_all", "acks_leader", "core", "log", "min_insync_replicas", "purgatory", "topic_id",
-        "watchers",
+        "acks_all", "acks_leader", "core", "log", "min_insync_replicas", "purgatory",
+        "read_elsewhere_until", "topic_id", "trims", "watchers",
     )  # fmt: skip
 
     def __init__(
@@ -75,6 +100,11 @@ class HostedPartition:
         self.acks_leader: deque[DelayedProduce] = deque()
         # Waiting fetches, with the number of this partition among their items.
         self.watchers: dict[FetchWaiter, int] = {}
+        # Waiting for every live replica to have deleted what lies below an offset.
+        self.trims: list[DelayedTrim] = []
+        # Consumers were sent to a follower: until then followers hear of a new high watermark at
+        # once. Without such readers it costs one more fetch for each batch and is good for nothing.
+        self.read_elsewhere_until = float("-inf")
 
     @property
     def key(self) -> tuple[str, int]:
@@ -90,6 +120,14 @@ class HostedPartition:
             return state.leader_id, state.epoch
         assert isinstance(state, Idle)
         return -1, state.epoch
+
+    def is_read_elsewhere(self) -> bool:
+        """Whether consumers read from a follower of this partition (KIP-392)."""
+        return asyncio.get_running_loop().time() < self.read_elsewhere_until
+
+    def send_readers_elsewhere(self) -> None:
+        """A consumer is told to read from a follower."""
+        self.read_elsewhere_until = asyncio.get_running_loop().time() + READ_ELSEWHERE_TIME
 
     def wait_for_ack(self, operation: DelayedProduce, *, all_replicas: bool) -> None:
         (self.acks_all if all_replicas else self.acks_leader).append(operation)
@@ -120,8 +158,10 @@ class HostedPartition:
             if error is ErrorCode.NOT_ENOUGH_REPLICAS:
                 error = ErrorCode.NOT_ENOUGH_REPLICAS_AFTER_APPEND
             _complete(self.acks_all, high_watermark, error, self.purgatory)
+        elsewhere = bool(self.watchers) and self.is_read_elsewhere()
         for waiter, item in list(self.watchers.items()):
-            waiter.signal(item, wake=not waiter.waits_for_appends)
+            tell = elsewhere and waiter.waits_for_appends
+            waiter.signal(item, wake=tell or not waiter.waits_for_appends, at_once=tell)
 
     def fail_waiting(self, error: ErrorCode) -> None:
         """Leadership ended, or the log failed: nobody who waits here will be served."""
@@ -131,8 +171,39 @@ class HostedPartition:
                 if not operation.done:
                     operation.complete(error)
                     self.purgatory.finished()
+        trims, self.trims = self.trims, []
+        for trim in trims:
+            if not trim.done:
+                trim.complete(error)
+                self.purgatory.finished()
         for waiter, item in list(self.watchers.items()):
             waiter.signal(item, wake=True)
+
+    # -- the low watermark
+
+    def wait_for_trim(self, operation: DelayedTrim) -> None:
+        self.trims = [t for t in self.trims if not t.done]
+        self.trims.append(operation)
+        self.purgatory.add(operation)
+
+    def on_log_start(self) -> None:
+        """The log start of the leader moved: followers are told at once, not with the next data."""
+        for waiter, item in list(self.watchers.items()):
+            if waiter.waits_for_appends:
+                waiter.signal(item, wake=True, at_once=True)
+
+    def on_low_watermark(self, low_watermark: int) -> None:
+        """No live replica keeps anything below ``low_watermark``: answer who waits for that."""
+        waiting, self.trims = self.trims, []
+        for trim in waiting:
+            if trim.done:
+                continue
+            trim.low_watermark = low_watermark
+            if low_watermark >= trim.offset:
+                trim.complete(ErrorCode.NONE)
+                self.purgatory.finished()
+            else:
+                self.trims.append(trim)
 
 
 def _complete(

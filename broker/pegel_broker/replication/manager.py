@@ -19,7 +19,7 @@ from pegel_broker.log.errors import LogError
 from pegel_broker.log.manager import LogManager
 from pegel_broker.log.partition_log import PartitionLog
 from pegel_broker.purgatory import Purgatory
-from pegel_broker.replication import fetching, offsets, producing
+from pegel_broker.replication import fetching, offsets, producing, trimming
 from pegel_broker.replication.fetcher import ReplicaFetcher
 from pegel_broker.replication.hosted import HostedPartition
 from pegel_broker.replication.isr_sync import IsrSync
@@ -31,6 +31,7 @@ from pegel_broker.replication.results import (
     OffsetResult,
     PartitionFetchResult,
     PartitionProduceResult,
+    TrimResult,
 )
 from pegel_controller.config import effective_topic_config
 from pegel_controller.metadata import MetadataDelta, MetadataImage, PartitionState
@@ -96,6 +97,7 @@ class ReplicaManager:
         self._hosted: dict[tuple[str, int], HostedPartition] = {}
         self._fetchers: dict[int, ReplicaFetcher] = {}
         self._isr = IsrSync(self, alter_partition)
+        self.trimming: dict[HostedPartition, None] = {}  # with a DeleteRecords that waits
         self._closing: set[asyncio.Task[None]] = set()
         self._strays_checked = False
 
@@ -180,6 +182,8 @@ class ReplicaManager:
         for broker_id, broker in delta.brokers_changed.items():
             if broker.new is not None and broker.new.eligible:
                 self._isr.on_broker_eligible(broker_id)
+        if delta.brokers_changed:
+            trimming.on_brokers_changed(self)
         for leader_id in [i for i, fetcher in self._fetchers.items() if not len(fetcher)]:
             self._close_fetcher(leader_id)
         if not self._strays_checked:
@@ -381,6 +385,12 @@ class ReplicaManager:
             self, topic, partition, current_leader_epoch, leader_epoch
         )
 
+    def delete_records(
+        self, topic: str, partition: int, offset: int, timeout_ms: int
+    ) -> TrimResult | asyncio.Future[TrimResult]:
+        """Delete what lies below ``offset`` (-1: the high watermark) on every live replica."""
+        return trimming.delete_records(self, topic, partition, offset, timeout_ms)
+
     def on_follower_fetch(self, hosted: HostedPartition, plan: FetchPlan, item: FetchItem) -> None:
         """A follower holds everything below its fetch offset."""
         error = hosted.core.on_fetch(
@@ -391,6 +401,8 @@ class ReplicaManager:
             hosted.advance()
             if hosted.core.has_follower_outside:
                 self._isr.consider(hosted)
+            if hosted.trims:
+                hosted.on_low_watermark(trimming.low_watermark(self, hosted))
 
     def watch_lag(self, hosted: HostedPartition) -> None:
         """The leader's log has grown: its followers are behind until they fetch."""

@@ -46,7 +46,12 @@ def list_offset(
     if log.offline is not None:
         return OffsetResult(ErrorCode.KAFKA_STORAGE_ERROR)
     limit = log.log_end_offset if debugging else core.high_watermark
+    # A new leader does not know yet how far its predecessor's high watermark had come: what it
+    # would call the end may lie before records that were read already (KIP-207).
+    settled = debugging or core.is_settled
     if timestamp == LATEST:
+        if not settled:
+            return OffsetResult(ErrorCode.OFFSET_NOT_AVAILABLE)
         return OffsetResult(ErrorCode.NONE, limit, -1, core.state.epoch)
     if timestamp in {EARLIEST, EARLIEST_LOCAL}:
         start = log.log_start_offset
@@ -54,14 +59,18 @@ def list_offset(
     if timestamp == LATEST_TIERED:
         return OffsetResult(ErrorCode.NONE, -1, -1, -1)
     if timestamp == MAX_TIMESTAMP:
-        return _below(hosted, log.max_timestamp(), limit)
+        return _below(hosted, log.max_timestamp(), limit, settled=settled)
     if timestamp < 0:
         return OffsetResult(ErrorCode.UNSUPPORTED_VERSION)
-    return _below(hosted, log.offset_for_timestamp(timestamp), limit)
+    return _below(hosted, log.offset_for_timestamp(timestamp), limit, settled=settled)
 
 
 def _below(
-    hosted: HostedPartition, search: asyncio.Future[TimestampOffset | None], limit: int
+    hosted: HostedPartition,
+    search: asyncio.Future[TimestampOffset | None],
+    limit: int,
+    *,
+    settled: bool,
 ) -> asyncio.Future[OffsetResult]:
     """What was found, unless a consumer cannot read it yet."""
 
@@ -70,8 +79,10 @@ def _below(
             found = await search
         except LogError as error:
             return OffsetResult(error.code)
-        if found is None or found.offset >= limit:
+        if found is None:
             return OffsetResult(ErrorCode.NONE)
+        if found.offset >= limit:
+            return OffsetResult(ErrorCode.NONE if settled else ErrorCode.OFFSET_NOT_AVAILABLE)
         return OffsetResult(ErrorCode.NONE, found.offset, found.timestamp, found.leader_epoch)
 
     return asyncio.ensure_future(wait())

@@ -200,6 +200,12 @@ class Partition:
         self.high_watermark = following
         return moved
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether the high watermark is known to cover all that earlier leaders made readable."""
+        state = self.state
+        return isinstance(state, Leader) and self.high_watermark >= state.epoch_start_offset
+
     # -- the ISR
 
     def wanted_isr(self, now: float, leader_end: int, lag_max: float) -> tuple[int, ...] | None:

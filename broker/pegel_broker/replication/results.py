@@ -84,3 +84,10 @@ class EpochEndResult(NamedTuple):
     error: ErrorCode
     leader_epoch: int = -1
     end_offset: int = -1
+
+
+class TrimResult(NamedTuple):
+    """DeleteRecords: ``low_watermark`` is the smallest log start offset of the live replicas."""
+
+    error: ErrorCode
+    low_watermark: int = -1

@@ -26,6 +26,8 @@ from pegel_controller.metadata.wire import Wire
 NO_LEADER = -1
 RESOURCE_TOPIC = 2
 RESOURCE_BROKER = 4
+# Written by brokers for themselves; clients see them marked as such.
+INTERNAL_TOPICS = frozenset({"__consumer_offsets", "__transaction_state"})
 
 
 @dataclass(frozen=True, slots=True)
