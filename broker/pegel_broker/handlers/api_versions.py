@@ -34,12 +34,21 @@ def api_versions(request: Request) -> ApiVersionsResponse:
     return spoken(ErrorCode.NONE)
 
 
+# librdkafka before 2.10 takes a broker without Produce 0 for one that knows no compression. As in
+# Kafka these versions are named and, if one is really sent, refused by closing the connection.
+_NAMED_FROM = {ApiKey.PRODUCE: 0}
+
+
 def spoken(error: ErrorCode) -> ApiVersionsResponse:
     """Every API that has a handler, with its versions."""
     return ApiVersionsResponse(
         error_code=error,
         api_keys=[
-            ApiVersion(api_key=key, min_version=info.min_version, max_version=info.max_version)
+            ApiVersion(
+                api_key=key,
+                min_version=_NAMED_FROM.get(info.key, info.min_version),
+                max_version=info.max_version,
+            )
             for key, info in sorted(advertised().items())
         ],
     )

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from pegel.protocol.api_keys import ApiKey
-from pegel.protocol.errors import ErrorCode
 from pegel.protocol.messages.fetch import (
     EpochEndOffset,
     FetchableTopicResponse,
@@ -27,22 +26,20 @@ from pegel_broker.handlers.registry import handles
 from pegel_broker.replication.fetch_session import Key, SessionError, SessionRequest
 from pegel_broker.replication.results import FetchItem, FetchPlan, PartitionFetchResult
 
-_NO_ID = UUID(int=0)
-
 
 @handles(ApiKey.FETCH)
 def fetch(request: Request) -> Answer:
     message, broker, version = request.message, request.broker, request.version
     assert isinstance(message, FetchRequest)
     replica_id = message.replica_state.replica_id if version >= 15 else message.replica_id
-    items = _items(broker, message, version)
     try:
         resolved = broker.sessions.resolve(
             message.session_id,
             message.session_epoch if version >= 7 else -1,
-            items,
-            _forgotten(broker, message, version),
+            _items(message),
+            _forgotten(message),
             follower=replica_id >= 0,
+            by_id=version >= 13,
         )
     except SessionError as error:
         return FetchResponse(error_code=error.code)
@@ -77,54 +74,35 @@ def fetch(request: Request) -> Answer:
     return response
 
 
-def _items(broker: Broker, message: FetchRequest, version: int) -> list[FetchItem]:
-    items: list[FetchItem] = []
-    image = broker.image
-    for topic in message.topics:
-        if version >= 13:
-            topic_id = topic.topic_id
-            state = image.topics_by_id.get(topic_id)
-            name = "" if state is None else state.name
-        else:
-            name = topic.topic
-            state = image.topics_by_name.get(name)
-            topic_id = _NO_ID if state is None else state.topic_id
-        items.extend(
-            FetchItem(
-                name, topic_id, p.partition, p.fetch_offset, p.partition_max_bytes,
-                p.current_leader_epoch, p.last_fetched_epoch, p.log_start_offset,
-            )
-            for p in topic.partitions
-        )  # fmt: skip
-    return items
+def _items(message: FetchRequest) -> list[FetchItem]:
+    """Topics have a name before version 13 and an id from then on; the other one is empty."""
+    return [
+        FetchItem(
+            topic.topic, topic.topic_id, p.partition, p.fetch_offset, p.partition_max_bytes,
+            p.current_leader_epoch, p.last_fetched_epoch, p.log_start_offset,
+        )
+        for topic in message.topics
+        for p in topic.partitions
+    ]  # fmt: skip
 
 
-def _forgotten(broker: Broker, message: FetchRequest, version: int) -> list[Key]:
-    forgotten: list[Key] = []
-    for topic in message.forgotten_topics_data:
-        if version >= 13:
-            state = broker.image.topics_by_id.get(topic.topic_id)
-            key = ("" if state is None else state.name, topic.topic_id)
-        else:
-            state = broker.image.topics_by_name.get(topic.topic)
-            key = (topic.topic, _NO_ID if state is None else state.topic_id)
-        forgotten.extend((*key, partition) for partition in topic.partitions)
-    return forgotten
+def _forgotten(message: FetchRequest) -> list[Key]:
+    return [
+        (topic.topic, topic.topic_id, partition)
+        for topic in message.forgotten_topics_data
+        for partition in topic.partitions
+    ]
 
 
 def _respond(
     request: Request, resolved: SessionRequest, results: Sequence[PartitionFetchResult]
 ) -> FetchResponse:
-    by_id = request.version >= 13
     topics: dict[tuple[str, UUID], list[PartitionData]] = {}
     leaders: set[int] = set()
     for item, result in resolved.visible(results):
-        error = result.error
-        if by_id and error is ErrorCode.UNKNOWN_TOPIC_OR_PARTITION and not item.topic:
-            error = ErrorCode.UNKNOWN_TOPIC_ID
         data = PartitionData(
             partition_index=item.partition,
-            error_code=error,
+            error_code=result.error,
             high_watermark=result.high_watermark,
             last_stable_offset=result.last_stable_offset,
             log_start_offset=result.log_start_offset,
@@ -143,11 +121,7 @@ def _respond(
     return FetchResponse(
         session_id=resolved.session_id,
         responses=[
-            FetchableTopicResponse(
-                topic="" if by_id else name,
-                topic_id=topic_id if by_id else _NO_ID,
-                partitions=partitions,
-            )
+            FetchableTopicResponse(topic=name, topic_id=topic_id, partitions=partitions)
             for (name, topic_id), partitions in topics.items()
         ],
         node_endpoints=_endpoints(request.broker, leaders),

@@ -1,8 +1,8 @@
 """Produce: appends one batch to each partition named.
 
 acks=0 has no response: where something is wrong the connection is closed, which is all that its
-client can notice. Version 10 tells a client that came to the wrong broker who leads (KIP-951),
-version 13 names topics by id.
+client can notice. Version 7 brings zstd (KIP-110), 8 errors of single records (KIP-467), 10 tells
+a client that came to the wrong broker who leads (KIP-951), 13 names topics by id.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from uuid import UUID
 from pegel.protocol.api_keys import ApiKey
 from pegel.protocol.errors import ErrorCode
 from pegel.protocol.messages.produce import (
+    BatchIndexAndErrorMessage,
     LeaderIdAndEpoch,
     NodeEndpoint,
     PartitionProduceResponse,
@@ -23,9 +24,18 @@ from pegel.protocol.messages.produce import (
     TopicProduceResponse,
 )
 from pegel.protocol.schema import Message
+from pegel.record.batch import HEADER_SIZE, read_header
+from pegel.record.compression import Codec
 from pegel_broker.handlers.context import Answer, Broker, CloseConnectionError, Request
 from pegel_broker.handlers.registry import handles
 from pegel_broker.replication.results import PartitionProduceResult
+
+# A client of an earlier version would read the batch back and not know its codec (KIP-110).
+ZSTD_FROM = 7
+_UNKNOWN_CODEC = PartitionProduceResult(
+    ErrorCode.UNSUPPORTED_COMPRESSION_TYPE,
+    message=f"Produce requests with version before {ZSTD_FROM} cannot carry zstd",
+)
 
 _Result = PartitionProduceResult | asyncio.Future[PartitionProduceResult]
 
@@ -58,7 +68,10 @@ def produce(request: Request) -> Answer:
             else:
                 records = partition.records
                 assert records is None or isinstance(records, memoryview)
-                result = replicas.produce(name, partition.index, records, acks, timeout_ms)
+                if request.version < ZSTD_FROM and _is_zstd(records):
+                    result = _UNKNOWN_CODEC
+                else:
+                    result = replicas.produce(name, partition.index, records, acks, timeout_ms)
             results.append(result)
             if isinstance(result, asyncio.Future):
                 pending.append(result)
@@ -70,6 +83,14 @@ def produce(request: Request) -> Answer:
     if pending:
         return _wait(request, message, results, pending)
     return _respond(request, message, results)
+
+
+def _is_zstd(records: memoryview | None) -> bool:
+    return (
+        records is not None
+        and len(records) >= HEADER_SIZE
+        and read_header(records).attributes & 7 == Codec.ZSTD
+    )
 
 
 def _size(message: ProduceRequest) -> int:
@@ -124,6 +145,10 @@ def _respond(
                 log_append_time_ms=result.log_append_time,
                 log_start_offset=result.log_start_offset,
                 error_message=result.message,
+                record_errors=[
+                    BatchIndexAndErrorMessage(batch_index=i, batch_index_error_message=text)
+                    for i, text in result.record_errors
+                ],
             )
             if result.leader_id >= 0:
                 answer.current_leader = LeaderIdAndEpoch(

@@ -19,6 +19,21 @@ class LogError(Exception):
         self.message = message
 
 
+class RejectedRecordsError(LogError):
+    """INVALID_RECORD for single records of a batch; none of it was appended (KIP-467).
+
+    Attributes:
+        records: (index in the batch, what is wrong with it) of each.
+    """
+
+    def __init__(self, records: list[tuple[int, str]]) -> None:
+        super().__init__(
+            ErrorCode.INVALID_RECORD,
+            f"One or more records have been rejected: {records[0][1]}",
+        )
+        self.records = records
+
+
 class CorruptLogError(LogError):
     """A file of a log is damaged where it may not be; the replica goes offline, unrepaired.
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pegel.protocol.errors import ErrorCode
 from pegel.record.batch import HEADER_SIZE, BatchHeader, check_batch, read_header
 from pegel.record.compression import CorruptBatchError
+from pegel.record.decode import decode_batch
 from pegel_broker.log.config import LogConfig
-from pegel_broker.log.errors import LogError
+from pegel_broker.log.errors import LogError, RejectedRecordsError
 from pegel_broker.log.results import Buffer
 
 NO_TIMESTAMP = -1
@@ -18,6 +19,7 @@ def check_client_batch(records: Buffer, config: LogConfig, now_ms: int) -> Batch
     Raises:
         LogError: CORRUPT_MESSAGE, INVALID_RECORD, MESSAGE_TOO_LARGE, RECORD_LIST_TOO_LARGE,
             INVALID_TIMESTAMP.
+        RejectedRecordsError: records without a key for a compacted topic.
     """
     size = len(records)
     if size < HEADER_SIZE:
@@ -46,7 +48,20 @@ def check_client_batch(records: Buffer, config: LogConfig, now_ms: int) -> Batch
             raise _bad_timestamp(header.max_timestamp, now_ms)
         if now_ms - header.base_timestamp > config.timestamp_before_max_ms:
             raise _bad_timestamp(header.base_timestamp, now_ms)
+    if config.compact_policy:
+        _check_keys(records)
     return header
+
+
+def _check_keys(records: Buffer) -> None:
+    """Compaction keeps the last record of each key: one without could never be kept."""
+    try:
+        keys = decode_batch(records, check=False).keys
+    except CorruptBatchError as error:
+        raise LogError(error.code, str(error)) from error
+    if None in keys:
+        message = "Compacted topic cannot accept message without key."
+        raise RejectedRecordsError([(i, message) for i, key in enumerate(keys) if key is None])
 
 
 def _bad_timestamp(timestamp: int, now_ms: int) -> LogError:

@@ -24,7 +24,7 @@ Key = tuple[str, UUID, int]
 
 
 class SessionError(Exception):
-    """The request does not fit a session; ``code`` is FETCH_SESSION_ID_NOT_FOUND or …_EPOCH."""
+    """The request does not fit a session; ``code`` is one of Kafka's FETCH_SESSION_… errors."""
 
     def __init__(self, code: ErrorCode) -> None:
         super().__init__(code.message)
@@ -48,6 +48,7 @@ class FetchSession:
     epoch: int
     partitions: dict[Key, _Answered] = field(default_factory=dict)
     privileged: bool = False
+    by_id: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +121,9 @@ class FetchSessionCache:
         forgotten: Iterable[Key],
         *,
         follower: bool,
+        by_id: bool = False,
     ) -> SessionRequest:
-        """What this request asks for.
+        """What this request asks for; ``by_id``: it names topics by their ids (KIP-516).
 
         Raises:
             SessionError: an unknown session, or a request out of turn.
@@ -131,12 +133,14 @@ class FetchSessionCache:
                 self._sessions.pop(session_id, None)
             if epoch == FINAL_EPOCH:
                 return SessionRequest(items, None, False)
-            return SessionRequest(items, self._open(items, follower), False)
+            return SessionRequest(items, self._open(items, follower, by_id), False)
         session = self._sessions.get(session_id)
         if session is None:
             raise SessionError(ErrorCode.FETCH_SESSION_ID_NOT_FOUND)
         if epoch != session.epoch:
             raise SessionError(ErrorCode.INVALID_FETCH_SESSION_EPOCH)
+        if by_id != session.by_id:
+            raise SessionError(ErrorCode.FETCH_SESSION_TOPIC_ID_ERROR)
         self._sessions.move_to_end(session_id)
         session.epoch = 1 if epoch == MAX_SESSION_ID else epoch + 1
         partitions = session.partitions
@@ -151,14 +155,14 @@ class FetchSessionCache:
                 known.item = item
         return SessionRequest([known.item for known in partitions.values()], session, True)
 
-    def _open(self, items: Sequence[FetchItem], follower: bool) -> FetchSession | None:
+    def _open(self, items: Sequence[FetchItem], follower: bool, by_id: bool) -> FetchSession | None:
         """A new session, or None where there is no room for one (the fetch works without)."""
         if len(self._sessions) >= self._max_sessions and not self._evict(follower):
             return None
         session_id = self._random.randint(1, MAX_SESSION_ID)
         while session_id in self._sessions:
             session_id = self._random.randint(1, MAX_SESSION_ID)
-        session = FetchSession(session_id, 1, privileged=follower)
+        session = FetchSession(session_id, 1, privileged=follower, by_id=by_id)
         for item in items:
             session.partitions[item.topic, item.topic_id, item.partition] = _Answered(item)
         self._sessions[session_id] = session

@@ -36,10 +36,11 @@ def fetch(manager: ReplicaManager, plan: FetchPlan) -> Results | asyncio.Future[
 class _Reader:
     """Reads items of one plan in order, within its ``max_bytes``."""
 
-    def __init__(self, manager: ReplicaManager, plan: FetchPlan) -> None:
+    def __init__(self, manager: ReplicaManager, plan: FetchPlan, size: int = 0) -> None:
+        """``size``: bytes that the answer holds already."""
         self.manager = manager
         self.plan = plan
-        self.size = 0
+        self.size = size
         self.urgent = False  # an error or a divergence: no reason to wait
         self.pending: _Pending = {}
 
@@ -53,9 +54,9 @@ class _Reader:
 
     def _read(self, number: int, item: FetchItem) -> PartitionFetchResult:
         manager, plan = self.manager, self.plan
-        hosted = manager.hosted(item.topic, item.partition)
+        hosted = manager.find(item)
         if hosted is None:
-            return PartitionFetchResult(manager.why_not_hosted(item.topic, item.partition))
+            return PartitionFetchResult(manager.why_not_found(item))
         core, log = hosted.core, hosted.log
         follower = plan.replica_id >= 0
         if follower or not plan.allow_follower:
@@ -148,7 +149,8 @@ class DelayedFetch(FetchWaiter):
     """A fetch in the purgatory. Woken items are read again; the others keep their results."""
 
     __slots__ = (
-        "_at_once", "_changed", "_hosted", "_manager", "_plan", "_results", "_scheduled", "future",
+        "_at_once", "_changed", "_hosted", "_kept_bytes", "_manager", "_plan", "_results",
+        "_scheduled", "future",
     )  # fmt: skip
 
     def __init__(self, manager: ReplicaManager, plan: FetchPlan, results: Results) -> None:
@@ -157,6 +159,8 @@ class DelayedFetch(FetchWaiter):
         self._plan = plan
         self._results = results
         self._changed: set[int] = set()
+        # Of the items that need not be read again; they count for min_bytes and max_bytes.
+        self._kept_bytes = sum(result.size for result in results)
         self._scheduled = False
         self._at_once = False
         self._hosted: list[HostedPartition] = []
@@ -164,7 +168,7 @@ class DelayedFetch(FetchWaiter):
         # Whoever asked may be gone before the data comes: then nobody is to be woken.
         self.future.add_done_callback(lambda _: self._leave())
         for number, item in enumerate(plan.items):
-            hosted = manager.hosted(item.topic, item.partition)
+            hosted = manager.find(item)
             if hosted is not None:
                 hosted.watchers[self] = number
                 self._hosted.append(hosted)
@@ -175,7 +179,9 @@ class DelayedFetch(FetchWaiter):
         return self._plan.replica_id >= 0
 
     def signal(self, item: int, *, wake: bool, at_once: bool = False) -> None:
-        self._changed.add(item)
+        if item not in self._changed:
+            self._changed.add(item)
+            self._kept_bytes -= self._results[item].size
         self._at_once |= at_once
         if wake and not self._scheduled and not self.done:
             # After this turn of the loop: one answer then covers all that it brought.
@@ -194,7 +200,7 @@ class DelayedFetch(FetchWaiter):
         """Read what changed; answer if that is enough, or if the time is up."""
         if self.future.done():
             return
-        reader = _Reader(self._manager, self._plan)
+        reader = _Reader(self._manager, self._plan, self._kept_bytes)
         fresh = {
             number: reader.read(number, self._plan.items[number])
             for number in sorted(self._changed)

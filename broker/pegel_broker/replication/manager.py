@@ -95,6 +95,7 @@ class ReplicaManager:
         self._retired = False
         self._resigned: dict[HostedPartition, int] = {}
         self._hosted: dict[tuple[str, int], HostedPartition] = {}
+        self._by_id: dict[tuple[UUID, int], HostedPartition] = {}
         self._fetchers: dict[int, ReplicaFetcher] = {}
         self._isr = IsrSync(self, alter_partition)
         self.trimming: dict[HostedPartition, None] = {}  # with a DeleteRecords that waits
@@ -109,6 +110,20 @@ class ReplicaManager:
     def all_hosted(self) -> list[HostedPartition]:
         """By topic and partition."""
         return [self._hosted[key] for key in sorted(self._hosted)]
+
+    def find(self, item: FetchItem) -> HostedPartition | None:
+        """What a fetch asks for, by name or by topic id."""
+        if item.topic:
+            return self._hosted.get((item.topic, item.partition))
+        return self._by_id.get((item.topic_id, item.partition))
+
+    def why_not_found(self, item: FetchItem) -> ErrorCode:
+        if item.topic:
+            return self.why_not_hosted(item.topic, item.partition)
+        topic = self.image.topics_by_id.get(item.topic_id)
+        if topic is None:
+            return ErrorCode.UNKNOWN_TOPIC_ID
+        return self.why_not_hosted(topic.name, item.partition)
 
     def why_not_hosted(self, topic: str, partition: int) -> ErrorCode:
         if self.image.partition(topic, partition) is None:
@@ -252,7 +267,7 @@ class ReplicaManager:
         hosted.min_insync_replicas = minimum
         log.on_stable = lambda _log: self._on_stable(hosted)
         log.on_offline = self._on_log_offline
-        self._hosted[topic, number] = hosted
+        self._hosted[topic, number] = self._by_id[topic_id, number] = hosted
         if log.offline is not None:
             self._on_log_offline(log, log.offline)
         return hosted
@@ -294,6 +309,7 @@ class ReplicaManager:
     def _drop(self, hosted: HostedPartition) -> None:
         """This broker holds the replica no longer: its files go."""
         del self._hosted[hosted.key]
+        del self._by_id[hosted.topic_id, hosted.core.partition]
         for fetcher in self._fetchers.values():
             fetcher.remove(hosted)
         self._isr.forget(hosted)

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from pegel.protocol.errors import ErrorCode
-from pegel_broker.log.errors import LogError
+from pegel_broker.log.errors import LogError, RejectedRecordsError
 from pegel_broker.replication.hosted import DelayedProduce, HostedPartition
 from pegel_broker.replication.partition import Leader
 from pegel_broker.replication.results import PartitionProduceResult
@@ -48,6 +48,10 @@ def produce(
     log = hosted.log
     try:
         appended = log.append_as_leader(records, state.epoch, manager.clock.wall_ms())
+    except RejectedRecordsError as error:
+        return PartitionProduceResult(
+            error.code, message=error.message, record_errors=error.records
+        )
     except LogError as error:
         return PartitionProduceResult(error.code, message=error.message)
     result = PartitionProduceResult(

@@ -15,7 +15,10 @@ CONSUMER_ID = -1
 
 @dataclass(slots=True)
 class PartitionProduceResult:
-    """``leader_id`` and ``leader_epoch`` tell a client that came too late where to go (KIP-951)."""
+    """``leader_id`` and ``leader_epoch`` tell a client that came too late where to go (KIP-951).
+
+    ``record_errors``: index in the batch and message of each record that was refused (KIP-467).
+    """
 
     error: ErrorCode = ErrorCode.NONE
     base_offset: int = -1
@@ -24,10 +27,15 @@ class PartitionProduceResult:
     message: str | None = None
     leader_id: int = -1
     leader_epoch: int = -1
+    record_errors: Sequence[tuple[int, str]] = ()
 
 
 class FetchItem(NamedTuple):
-    """One partition of a fetch; epochs are -1 where the client does not tell."""
+    """One partition of a fetch; epochs are -1 where the client does not tell.
+
+    Named by ``topic`` or, where that is empty, by ``topic_id``: what a request does not say is not
+    filled in, for a name and an id may part while a fetch session lives.
+    """
 
     topic: str
     topic_id: UUID
