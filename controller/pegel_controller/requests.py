@@ -12,6 +12,7 @@ from pegel_controller.metadata import encode_snapshot
 from pegel_controller.metadata.wire import Wire
 from pegel_controller.rpc import messages as m
 from pegel_controller.rpc.framing import RpcRefusedError
+from pegel_controller.rpc.reassignment_messages import AlterReassignmentsRequest
 from pegel_controller.spreading import Spreading
 
 if TYPE_CHECKING:
@@ -54,6 +55,9 @@ class ControllerRequests:
             case m.AlterConfigsRequest():
                 result = controller.alter_configs(now, request)
                 return await self._spread(result, int(MAX_TOPIC_WAIT * 1000))
+            case AlterReassignmentsRequest():
+                result = controller.alter_reassignments(now, request)
+                return await self._spread(result, request.timeout_ms)
             case m.ElectLeadersRequest():
                 return await self._elect(request)
             case m.ResignRequest():

@@ -52,6 +52,7 @@ CORES = [
     "controller/pegel_controller/metadata",
     "controller/pegel_controller/control",
     "controller/pegel_controller/rpc/messages.py",
+    "controller/pegel_controller/rpc/reassignment_messages.py",
     "broker/pegel_broker/replication/partition.py",
     "broker/pegel_broker/replication/isr.py",
     "broker/pegel_broker/replication/high_watermark.py",

@@ -10,6 +10,7 @@ from pegel_broker.handlers import (
     offsets,
     produce,
     producer_ids,
+    reassignments,
     topics,
 )
 
@@ -23,5 +24,6 @@ __all__ = [
     "offsets",
     "produce",
     "producer_ids",
+    "reassignments",
     "topics",
 ]

@@ -134,7 +134,7 @@ class _Collector:
         hosted = node.replicas.all_hosted()
         leaders = [h for h in hosted if isinstance(h.core.state, Leader)]
         under = sum(
-            len(h.core.state.isr) < len(h.core.state.replicas)
+            len(h.core.state.isr) < h.core.state.replication_factor
             for h in leaders
             if isinstance(h.core.state, Leader)
         )

@@ -27,6 +27,8 @@ class Leader:
     followers: dict[int, ReplicaProgress] = field(default_factory=dict)
     # The ISR asked of the controller, until its answer or the metadata says what became of it.
     proposed: tuple[int, ...] | None = None
+    # What the partition is to have by right: a move adds replicas for a time (KIP-455).
+    replication_factor: int = 0
     # Another replica is to lead: no writes in this epoch any more, whatever the lease says.
     resigned: bool = False
 
@@ -90,12 +92,14 @@ class Partition:
                 if metadata.partition_epoch > state.partition_epoch:
                     self._commit_isr(now, state, metadata.isr, metadata.partition_epoch)
                 state.replicas = metadata.replicas
+                state.replication_factor = metadata.replication_factor
                 self._track_followers(now, state)
                 return False
             self.high_watermark = max(self.high_watermark, high_watermark)
             leader = Leader(
-                epoch, metadata.partition_epoch, log_end_offset, metadata.replicas, metadata.isr
-            )
+                epoch, metadata.partition_epoch, log_end_offset, metadata.replicas, metadata.isr,
+                replication_factor=metadata.replication_factor,
+            )  # fmt: skip
             self._track_followers(now, leader)
             self.state = leader
             return True
@@ -152,7 +156,7 @@ class Partition:
         state = self.state
         if not isinstance(state, Leader):
             return ErrorCode.NOT_LEADER_OR_FOLLOWER
-        if len(state.isr) < min(min_insync_replicas, len(state.replicas)):
+        if len(state.isr) < min(min_insync_replicas, state.replication_factor):
             return ErrorCode.NOT_ENOUGH_REPLICAS
         return ErrorCode.NONE
 
@@ -188,7 +192,7 @@ class Partition:
         state = self.state
         if not isinstance(state, Leader):
             return False
-        if len(state.isr) < min(min_insync_replicas, len(state.replicas)):
+        if len(state.isr) < min(min_insync_replicas, state.replication_factor):
             return False
         ends = [
             state.followers[replica].log_end_offset

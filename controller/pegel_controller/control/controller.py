@@ -6,7 +6,7 @@ from random import Random
 from typing import TypeVar
 
 from pegel.protocol.errors import ErrorCode
-from pegel_controller.control import elections, handover
+from pegel_controller.control import elections, handover, reassignment
 from pegel_controller.control.brokers import BrokerControl, check_epoch
 from pegel_controller.control.configs import plan_configs
 from pegel_controller.control.options import ControllerOptions, ControllerResult
@@ -16,6 +16,7 @@ from pegel_controller.metadata import records as r
 from pegel_controller.metadata.image import RESOURCE_BROKER, MetadataImage
 from pegel_controller.metadata.wire import Wire
 from pegel_controller.rpc import messages as m
+from pegel_controller.rpc.reassignment_messages import AlterReassignmentsRequest
 
 T = TypeVar("T")
 
@@ -39,6 +40,7 @@ class Controller:
         self._random = random
         self._tip: Tip | None = None
         self._next_balance = 0.0
+        self._next_advance = 0.0
 
     @property
     def active(self) -> bool:
@@ -68,6 +70,7 @@ class Controller:
         self.brokers.take_over(now, image)
         self.handovers.clear()
         self._next_balance = now + self.options.balance_interval
+        self._next_advance = now
 
     def on_leadership_lost(self) -> None:
         self._tip = None
@@ -113,6 +116,8 @@ class Controller:
             if topic_id in known and 0 <= number < len(known[topic_id].partitions)
         ]
         records = self.handovers.resigned(self.tip, request.broker_id, partitions)
+        for key, _ in partitions:
+            records += reassignment.advance(self.tip, self.handovers, key)
         return ControllerResult(tuple(records), m.ResignResponse())
 
     def on_broker_connection_lost(self, now: float, broker_id: int) -> bool:
@@ -174,11 +179,18 @@ class Controller:
         error = check_epoch(self.tip, request.broker_id, request.broker_epoch)
         if error:
             return ControllerResult((), m.AlterPartitionResponse(error))
-        records, results = elections.alter_partitions(self.tip, request)
+        records, results = elections.alter_partitions(self.tip, request, self.handovers)
         return ControllerResult(tuple(records), m.AlterPartitionResponse(partitions=tuple(results)))
 
     def elect_leaders(self, now: float, request: m.ElectLeadersRequest) -> ControllerResult:
         records, response = elections.elect_leaders(self.tip, request, self.handovers)
+        return ControllerResult(tuple(records), response)
+
+    def alter_reassignments(
+        self, now: float, request: AlterReassignmentsRequest
+    ) -> ControllerResult:
+        """Begin, change or cancel moves of replicas (KIP-455)."""
+        records, response = reassignment.alter_all(self.tip, self.handovers, request)
         return ControllerResult(tuple(records), response)
 
     # -- topics and configs
@@ -279,8 +291,11 @@ class Controller:
     # -- time
 
     def tick(self, now: float) -> ControllerResult:
-        """Session expiry and the balance of preferred leaders."""
+        """Session expiry, moves, and the balance of preferred leaders."""
         records = self.brokers.expire(now, self.tip)
+        if now >= self._next_advance:
+            self._next_advance = now + self.options.reassignment_check_interval
+            records += reassignment.advance_all(self.tip, self.handovers)
         if now >= self._next_balance:
             self._next_balance = now + self.options.balance_interval
             elections.balance(self.tip, self.options.balance_batch_max, self.handovers)
@@ -289,8 +304,13 @@ class Controller:
     def next_deadline(self) -> float | None:
         if self._tip is None:
             return None
+        deadlines = [self._next_balance]
         session = self.brokers.next_deadline()
-        return self._next_balance if session is None else min(session, self._next_balance)
+        if session is not None:
+            deadlines.append(session)
+        if self._tip.moving:
+            deadlines.append(self._next_advance)
+        return min(deadlines)
 
 
 def _attempt(plan: Callable[[], T]) -> tuple[T | None, TopicError | None]:

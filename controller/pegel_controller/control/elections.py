@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from pegel.protocol.errors import ErrorCode
+from pegel_controller.control import reassignment
 from pegel_controller.control.handover import Handovers
 from pegel_controller.control.partitions import next_partition
 from pegel_controller.control.tip import Tip
@@ -12,7 +13,7 @@ from pegel_controller.rpc import messages as m
 
 
 def alter_partitions(
-    tip: Tip, request: m.AlterPartitionRequest
+    tip: Tip, request: m.AlterPartitionRequest, handovers: Handovers
 ) -> tuple[list[Record], list[m.AlterPartitionResult]]:
     """One result per item, in order; applies accepted changes to the tip."""
     records: list[Record] = []
@@ -43,7 +44,7 @@ def alter_partitions(
         )  # fmt: skip
         if change is not None:
             tip.apply([change])
-            records.append(change)
+            records += [change, *reassignment.advance(tip, handovers, key)]
         new = tip.partition(key)
         error = 0 if new.leader == request.broker_id else ErrorCode.NEW_LEADER_ELECTED
         results.append(

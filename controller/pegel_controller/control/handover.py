@@ -65,7 +65,7 @@ class Handovers:
             min_isr, _ = tip.policy(key[0])
             change = next_partition(
                 *key, old, old.isr, tip.eligible,
-                min_isr=min_isr, prefer=old.preferred_leader, reason="preferred",
+                min_isr=min_isr, prefer=_successor(tip, old), reason=_why(old),
             )  # fmt: skip
             if change is None or change.leader == broker:
                 change = _same_leader_again(key, old)
@@ -77,6 +77,16 @@ class Handovers:
 def _state(tip: Tip, key: PartitionKey) -> PartitionState | None:
     topic = tip.image.topics_by_id.get(key[0])
     return None if topic is None else topic.partitions[key[1]]
+
+
+def _successor(tip: Tip, old: PartitionState) -> int:
+    """The first replica that stays, and could lead now."""
+    fit = (r for r in old.target if r in old.isr and tip.eligible(r))
+    return next(fit, old.preferred_leader)
+
+
+def _why(old: PartitionState) -> str:
+    return "the leader moves away" if old.leader in old.removing else "preferred"
 
 
 def _same_leader_again(key: PartitionKey, old: PartitionState) -> PartitionChangeRecord:

@@ -16,6 +16,7 @@ class ControllerOptions:
     takeover_grace: float = 1.4
     balance_interval: float = 5.0
     balance_batch_max: int = 1000
+    reassignment_check_interval: float = 1.0
     partitions_per_request_max: int = 10_000
     partitions_per_topic_max: int = 100_000
     producer_id_block: int = 1000

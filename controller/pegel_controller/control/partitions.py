@@ -40,7 +40,7 @@ def next_partition(
         # Other replicas' data no longer counts: they follow the new leader's history.
         elr: tuple[int, ...] = ()
         recovery = 1
-    elif len(isr) >= min(min_isr, len(old.replicas)):
+    elif len(isr) >= min(min_isr, old.replication_factor):
         elr = ()
     else:
         elr = tuple(r for r in trusted if r not in isr)

@@ -1,4 +1,4 @@
-"""The speculative image (committed + proposed) with its index broker → partitions."""
+"""The speculative image (committed + proposed) with its indexes: by broker, and who moves."""
 
 from collections.abc import Mapping, Sequence
 from uuid import UUID
@@ -6,7 +6,12 @@ from uuid import UUID
 from pegel_controller.config import topic_value
 from pegel_controller.control.partitions import next_partition
 from pegel_controller.metadata.image import MetadataImage, PartitionState
-from pegel_controller.metadata.records import PartitionRecord, Record, TopicRemovedRecord
+from pegel_controller.metadata.records import (
+    PartitionChangeRecord,
+    PartitionRecord,
+    Record,
+    TopicRemovedRecord,
+)
 
 PartitionKey = tuple[UUID, int]
 
@@ -18,17 +23,25 @@ class Tip:
         self.image = image
         self.static = static
         self._partitions_of: dict[int, dict[PartitionKey, None]] = {}
+        # Partitions whose reassignment is under way, in the order in which they began.
+        self.moving: dict[PartitionKey, None] = {}
         for topic in image.topics_by_id.values():
             for number, partition in enumerate(topic.partitions):
                 self._index(topic.topic_id, number, partition.replicas)
+                if partition.reassigning:
+                    self.moving[topic.topic_id, number] = None
 
     def apply(self, records: Sequence[Record]) -> None:
         for record in records:
-            if isinstance(record, PartitionRecord):
+            if isinstance(record, PartitionChangeRecord):
+                if record.replicas:
+                    self._move(record)
+            elif isinstance(record, PartitionRecord):
                 self._index(record.topic_id, record.partition, record.replicas)
             elif isinstance(record, TopicRemovedRecord):
                 topic = self.image.topics_by_id[record.topic_id]
                 for number, partition in enumerate(topic.partitions):
+                    self.moving.pop((topic.topic_id, number), None)
                     for broker in partition.replicas:
                         self._partitions_of[broker].pop((topic.topic_id, number), None)
         if records:
@@ -37,6 +50,18 @@ class Tip:
     def _index(self, topic_id: UUID, number: int, replicas: Sequence[int]) -> None:
         for broker in replicas:
             self._partitions_of.setdefault(broker, {})[topic_id, number] = None
+
+    def _move(self, record: PartitionChangeRecord) -> None:
+        """Other replicas; one partition changes them at most once in what is applied at a time."""
+        key = (record.topic_id, record.partition)
+        for broker in self.partition(key).replicas:
+            if broker not in record.replicas:
+                self._partitions_of[broker].pop(key, None)
+        self._index(*key, record.replicas)
+        if record.original:
+            self.moving[key] = None
+        else:
+            self.moving.pop(key, None)
 
     def partitions_of(self, broker: int) -> list[PartitionKey]:
         """Partitions with a replica on `broker`, in order of creation."""

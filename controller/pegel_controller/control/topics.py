@@ -201,7 +201,7 @@ def plan_growth(tip: Tip, topic: CreatePartitionsTopic, room: int, random: Rando
     if added > room:
         message = f"Excessively large number of partitions per request. Limit: {room}"
         raise TopicError(ErrorCode.POLICY_VIOLATION, message)
-    factor = len(state.partitions[0].replicas)
+    factor = len(state.partitions[0].target)
     if topic.assignments is None:
         placed = place_checked(tip, added, factor, random)
     else:

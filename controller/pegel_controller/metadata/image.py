@@ -32,7 +32,12 @@ INTERNAL_TOPICS = frozenset({"__consumer_offsets", "__transaction_state"})
 
 @dataclass(frozen=True, slots=True)
 class PartitionState(Wire):
-    """Invariants: leader ∈ ISR or -1; ISR ⊆ replicas; ISR ∩ ELR = ∅."""
+    """Invariants: leader ∈ ISR or -1; ISR ⊆ replicas; ISR ∩ ELR = ∅.
+
+    While a reassignment is under way (KIP-455) `replicas` are the target's, preferred leader
+    first, then those in `removing`; `adding` are the target's new ones, and `original` is what
+    a cancelled reassignment gives back. All three are empty otherwise.
+    """
 
     replicas: tuple[int, ...]
     isr: tuple[int, ...]
@@ -45,10 +50,25 @@ class PartitionState(Wire):
     adding: tuple[int, ...] = ()
     removing: tuple[int, ...] = ()
     reason: str = ""
+    original: tuple[int, ...] = ()
 
     @property
     def preferred_leader(self) -> int:
         return self.replicas[0]
+
+    @property
+    def reassigning(self) -> bool:
+        return bool(self.original)
+
+    @property
+    def target(self) -> tuple[int, ...]:
+        """The replicas that this partition is to have in the end."""
+        return tuple(r for r in self.replicas if r not in self.removing)
+
+    @property
+    def replication_factor(self) -> int:
+        """Replicas that hold data by right: a move neither asks for more in sync nor for fewer."""
+        return len(self.original) or len(self.replicas)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,8 +190,9 @@ class _Builder:
     def _change_partition(self, r: PartitionChangeRecord) -> None:
         partitions = self._partitions(r.topic_id)
         old = partitions[r.partition]
+        moves = bool(r.replicas)
         partitions[r.partition] = PartitionState(
-            old.replicas,
+            r.replicas or old.replicas,
             r.isr,
             r.leader,
             r.leader_epoch,
@@ -179,9 +200,10 @@ class _Builder:
             r.elr,
             r.last_known_elr,
             r.leader_recovery_state,
-            old.adding,
-            old.removing,
+            r.adding if moves else old.adding,
+            r.removing if moves else old.removing,
             r.reason,
+            r.original if moves else old.original,
         )
 
     def _change_config(self, r: ConfigRecord) -> None:

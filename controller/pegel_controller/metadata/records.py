@@ -134,7 +134,10 @@ class PartitionChangeRecord(Record):
 
     Absolute values, not differences, so that replay needs no rules. `reason` is
     the cause for `pegel explain`: killed, hung, too slow, caught up, ordered,
-    preferred, shutdown, page cache lost, unclean …
+    preferred, shutdown, page cache lost, unclean, reassigned, moved …
+
+    Empty `replicas`: they, and a reassignment that is under way, stay as they are.
+    `original` are the replicas before the reassignment, for who cancels it.
     """
 
     topic_id: UUID
@@ -148,6 +151,10 @@ class PartitionChangeRecord(Record):
     leader_recovery_state: int = 0
     reason: str = ""
     at_ms: int = -1
+    replicas: tuple[int, ...] = ()
+    adding: tuple[int, ...] = ()
+    removing: tuple[int, ...] = ()
+    original: tuple[int, ...] = ()
 
 
 @_declare(23)

@@ -9,6 +9,10 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from pegel_controller.metadata.wire import Wire
+from pegel_controller.rpc.reassignment_messages import (
+    AlterReassignmentsRequest,
+    AlterReassignmentsResponse,
+)
 
 NO_UUID = UUID(int=0)
 # Topic id, partition, leader epoch.
@@ -399,6 +403,7 @@ METHODS: dict[str, tuple[type[Wire], type[Wire]]] = {
     "create_partitions": (CreatePartitionsRequest, CreatePartitionsResponse),
     "alter_configs": (AlterConfigsRequest, AlterConfigsResponse),
     "elect_leaders": (ElectLeadersRequest, ElectLeadersResponse),
+    "alter_reassignments": (AlterReassignmentsRequest, AlterReassignmentsResponse),
     "allocate_producer_ids": (AllocateProducerIdsRequest, AllocateProducerIdsResponse),
     "unregister_broker": (UnregisterBrokerRequest, UnregisterBrokerResponse),
     "update_offline_replicas": (UpdateOfflineReplicasRequest, UpdateOfflineReplicasResponse),

@@ -1,5 +1,7 @@
 """A controller whose every proposal commits at once, with invariants checked each time."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from random import Random
 from uuid import UUID
@@ -10,6 +12,10 @@ from pegel_controller.metadata.delta import MetadataDelta
 from pegel_controller.metadata.image import MetadataImage, PartitionState
 from pegel_controller.metadata.records import decode_records, encode_records
 from pegel_controller.rpc import messages as m
+from pegel_controller.rpc.reassignment_messages import (
+    AlterReassignmentsRequest,
+    ReassignablePartition,
+)
 
 
 class Harness:
@@ -21,6 +27,8 @@ class Harness:
         self.index = 0
         self.epochs: dict[int, int] = {}
         self.incarnation = 0
+        self.message = ""
+        self._lost = False
         self.commit(self.controller.bootstrap("cluster"))
 
     @property
@@ -28,7 +36,7 @@ class Harness:
         return self.controller.committed
 
     def commit(self, result: ControllerResult) -> ControllerResult:
-        if result.records:
+        if result.records and not self._lost:
             old = self.image
             self.index += 1
             self.controller.replay(decode_records(encode_records(result.records)), self.index)
@@ -62,6 +70,44 @@ class Harness:
         request = m.ResignRequest(broker, self.epochs[broker], tuple(partitions))
         assert not self.commit(self.controller.resign(self.now, request)).response.error
 
+    def move(self, target, topic: str = "t", number: int = 0, allow_change: bool = True) -> int:
+        item = ReassignablePartition(topic, number, target)
+        request = AlterReassignmentsRequest((item,), allow_change)
+        result = self.commit(self.controller.alter_reassignments(self.now, request))
+        answer = result.response.partitions[0]
+        self.message = answer.message or ""
+        return answer.error
+
+    def cancel(self, topic: str = "t", number: int = 0) -> int:
+        return self.move(None, topic, number)
+
+    def delete(self, topic: str) -> None:
+        request = m.DeleteTopicsRequest((m.DeletableTopic(topic),))
+        self.commit(self.controller.delete_topics(self.now, request))
+
+    def elect_preferred(self) -> None:
+        request = m.ElectLeadersRequest(0)
+        self.commit(self.controller.elect_leaders(self.now, request))
+        self.drain_handovers()
+
+    def drain_handovers(self) -> None:
+        """Every live leader does as it is asked by its next heartbeat."""
+        for broker in sorted(self.epochs):
+            state = self.image.brokers.get(broker)
+            if state is not None and not state.fenced:
+                asked = self.heartbeat(broker).hand_over
+                if asked:
+                    self.resign(broker, asked)
+
+    @contextmanager
+    def uncommitted(self) -> Iterator[None]:
+        """What is proposed meanwhile is lost with its controller."""
+        self._lost = True
+        try:
+            yield
+        finally:
+            self._lost = False
+
     def kill(self, broker: int) -> None:
         assert self.controller.on_broker_connection_lost(self.now, broker)
         self.commit(self.controller.on_probe_result(self.now, broker, refused=True))
@@ -90,6 +136,10 @@ class Harness:
 def check(old: PartitionState | None, new: PartitionState, image: MetadataImage) -> None:
     assert new.leader == -1 or new.leader in new.isr
     assert set(new.isr) <= set(new.replicas)
+    assert set(new.elr) <= set(new.replicas)
+    assert set(new.adding) | set(new.removing) <= set(new.replicas)
+    assert not set(new.adding) & set(new.removing)
+    assert new.original or not (new.adding or new.removing)
     assert not set(new.isr) & set(new.elr)
     assert new.isr or new.leader == -1
     assert all(image.brokers[b].eligible for b in new.isr)
