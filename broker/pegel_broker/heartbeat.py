@@ -59,6 +59,9 @@ class BrokerSession:
         self._on_lease = on_lease
         self._on_lost = on_lost
         self._on_hand_over = on_hand_over
+        # What was fetched, and how far the log went when this session began to fetch.
+        self._fetched = self.image
+        self._history_end: int | None = None
         self._wants_shutdown = False
         self._may_leave = asyncio.Event()
         self._wake = asyncio.Event()
@@ -176,7 +179,7 @@ class BrokerSession:
     async def _follow(self) -> None:
         while True:
             request = m.MetadataFetchRequest(
-                self._registration.broker_id, self.image.index, METADATA_WAIT_MS
+                self._registration.broker_id, self._fetched.index, METADATA_WAIT_MS
             )
             try:
                 response = await self._channel.call("metadata_fetch", request, METADATA_TIMEOUT)
@@ -190,13 +193,19 @@ class BrokerSession:
             self._take(response)
 
     def _take(self, response: m.MetadataFetchResponse) -> None:
-        old = new = self.image
+        new = self._fetched
         if response.snapshot is not None:
             new = decode_snapshot(response.snapshot)
         for entry in response.entries:
             if entry.index > new.index:
                 new = new.apply(decode_records(entry.data), entry.index)
-        if new is old:
+        self._fetched = new
+        if self._history_end is None:
+            self._history_end = response.commit_index
+        old = self.image
+        # The log's past is taken as a whole: in its midst, topics that this broker holds may not
+        # exist yet, and their files would be taken for strays.
+        if new is old or new.index < self._history_end:
             return
         self.image = new
         delta = MetadataDelta.between(old, new)

@@ -58,6 +58,7 @@ CORES = [
     "broker/pegel_broker/replication/high_watermark.py",
     "broker/pegel_broker/replication/fetch_session.py",
     "broker/pegel_broker/replication/results.py",
+    "broker/pegel_broker/replication/throttle.py",
     "broker/pegel_broker/log/checkpoints.py",
     "broker/pegel_broker/log/index.py",
     "broker/pegel_broker/log/leader_epochs.py",

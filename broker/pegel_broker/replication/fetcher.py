@@ -28,6 +28,7 @@ from pegel.protocol.messages.fetch import (
 from pegel_broker.log.errors import LogError
 from pegel_broker.replication.hosted import HostedPartition
 from pegel_broker.replication.partition import Follower
+from pegel_broker.replication.throttle import CatchUpPace, RateLimit
 
 if TYPE_CHECKING:
     from pegel_broker.replication.manager import ReplicaManager
@@ -42,6 +43,10 @@ BACK_OFF_MAX = 0.500
 PARTITION_BACK_OFF = 0.050
 # Partitions that arrive together (a new topic, a failover) share one new session.
 INTERRUPT_DELAY = 0.002
+# A paced fetcher asks for little at a time: its leader is to serve others in between.
+PACED_RESPONSE_BYTES = 512 * 1024
+# A limit that is raised, or a move that is cancelled, is noticed after this long at most.
+REST_MAX = 1.0
 
 Key = tuple[UUID, int]
 
@@ -53,16 +58,24 @@ class _Following:
     hosted: HostedPartition
     epoch: int
     asked: tuple[int, int, int, int] | None = None
+    leader_high_watermark: int = 0
     truncating: bool = False
     delayed: bool = False
 
 
 class ReplicaFetcher:
-    """Follows partitions led by ``leader_id`` until ``close``."""
+    """Follows partitions led by ``leader_id`` until ``close``.
 
-    def __init__(self, manager: ReplicaManager, leader_id: int) -> None:
+    With a ``limit`` it is paced: for replicas that are behind by design, and that nobody waits for.
+    """
+
+    def __init__(
+        self, manager: ReplicaManager, leader_id: int, limit: RateLimit | None = None
+    ) -> None:
         self.leader_id = leader_id
         self._manager = manager
+        self._limit = limit
+        self._pace = CatchUpPace()
         self._loop = asyncio.get_running_loop()
         self._partitions: dict[Key, _Following] = {}
         self._dirty: dict[Key, None] = {}
@@ -72,9 +85,13 @@ class ReplicaFetcher:
         self._connection: Connection | None = None
         self._session_id = 0
         self._session_epoch = 0
+        self._taken = 0
+        self._round_began = 0.0
         self._changed = asyncio.Event()  # there may be something to ask for
         self._interrupt = asyncio.Event()  # do not wait for the request in flight
-        self._task = asyncio.create_task(self._run(), name=f"replica-fetcher-{leader_id}")
+        self._task = asyncio.create_task(
+            self._run(), name=f"replica-fetcher-{leader_id}{'' if limit is None else '-paced'}"
+        )
 
     def __len__(self) -> int:
         return len(self._partitions)
@@ -82,7 +99,9 @@ class ReplicaFetcher:
     def add(self, hosted: HostedPartition) -> None:
         """Follow ``hosted`` in its current leader epoch."""
         key = (hosted.topic_id, hosted.core.partition)
-        self._partitions[key] = _Following(hosted, hosted.core.state.epoch)
+        following = self._partitions[key] = _Following(hosted, hosted.core.state.epoch)
+        # What it has appended for another leader or fetcher may not be claimed before it is stable.
+        self._appended[key] = following
         self._forgotten.pop(key, None)
         self._touch(key)
         # The request in flight may wait for half a second: a new one has to take its place.
@@ -125,6 +144,8 @@ class ReplicaFetcher:
                 if connection is not None:
                     await self._round(connection)
                     back_off = BACK_OFF_MIN
+                    if self._limit is not None:
+                        await self._rest(self._limit)
                     continue
             except (PegelError, OSError) as error:
                 _log.debug("fetching from broker %d: %s", self.leader_id, error)
@@ -158,6 +179,26 @@ class ReplicaFetcher:
             self._appended.clear()
         return waiting
 
+    async def _rest(self, limit: RateLimit) -> None:
+        """After a round of a paced fetcher: its limit is KIP-73's where one is set."""
+        now = self._manager.clock.monotonic()
+        taken, self._taken = self._taken, 0
+        if limit.limited:
+            limit.take(now, taken)
+            rest = limit.wait(now)
+        elif taken < PACED_RESPONSE_BYTES // 2:
+            return  # it has all there was: to join the ISR it has to stay close
+        else:
+            rest = self._pace.rest(now, now - self._round_began, self._lag())
+        await asyncio.sleep(min(rest, REST_MAX))
+
+    def _lag(self) -> int:
+        """Records between this broker's replicas and what their leader has committed."""
+        return sum(
+            max(0, f.leader_high_watermark - f.hosted.log.log_end_offset)
+            for f in self._partitions.values()
+        )
+
     async def _connect(self) -> Connection | None:
         if self._connection is not None and not self._connection.closed:
             return self._connection
@@ -185,6 +226,7 @@ class ReplicaFetcher:
     async def _round(self, connection: Connection) -> None:
         """One request and its response."""
         self._interrupt.clear()
+        self._round_began = self._manager.clock.monotonic()
         request = self._build()
         sent = connection.send(request)
         interrupted = asyncio.ensure_future(self._interrupt.wait())
@@ -266,7 +308,9 @@ class ReplicaFetcher:
             ),
             max_wait_ms=options.fetch_wait_max_ms,
             min_bytes=1,
-            max_bytes=options.fetch_response_max_bytes,
+            max_bytes=options.fetch_response_max_bytes
+            if self._limit is None
+            else PACED_RESPONSE_BYTES,
             session_id=self._session_id,
             session_epoch=self._session_epoch,
             topics=[FetchTopic(topic_id=t, partitions=p) for t, p in by_topic.items()],
@@ -308,9 +352,11 @@ class ReplicaFetcher:
             assert isinstance(records, memoryview)
             if len(records):
                 appended = log.append_as_follower(records)
+                self._taken += appended.bytes
                 self._manager.counters.replicated_bytes += appended.bytes
                 self._appended[key] = following
                 self._touch(key)
+        following.leader_high_watermark = data.high_watermark
         high_watermark = min(data.high_watermark, log.log_end_offset)
         if high_watermark > hosted.core.high_watermark:
             hosted.core.high_watermark = high_watermark

@@ -88,6 +88,10 @@ class _Reader:
                     return result
             limit = log.log_end_offset if follower else core.high_watermark
             room = min(item.max_bytes, plan.max_bytes - self.size)
+            throttled = follower and self._throttled(hosted)
+            if throttled and manager.leader_limit.wait(manager.clock.monotonic()) > 0:
+                manager.on_follower_fetch(hosted, plan, item)
+                return result
             min_one = self.size == 0
             read = (
                 log.read(item.fetch_offset, max(room, 0), limit_offset=limit, min_one=min_one)
@@ -103,6 +107,9 @@ class _Reader:
             if core.high_watermark > before and hosted.is_read_elsewhere():
                 self.urgent = True  # this follower's readers wait for it
             result.high_watermark = result.last_stable_offset = core.high_watermark
+        if throttled:
+            size = room if isinstance(read, asyncio.Future) else read.size
+            manager.leader_limit.take(manager.clock.monotonic(), size)
         if isinstance(read, asyncio.Future):
             self.pending[number] = read
             self.size += max(room, 1)  # what it may bring: the next items get the rest
@@ -110,6 +117,16 @@ class _Reader:
             result.records, result.size = read.records, read.size
             self.size += read.size
         return result
+
+    def _throttled(self, hosted: HostedPartition) -> bool:
+        """Whether this fetch of a replica is held to the leader's limit (KIP-73)."""
+        state = hosted.core.state
+        return (
+            hosted.throttled_as_leader
+            and self.manager.leader_limit.limited
+            and isinstance(state, Leader)
+            and self.plan.replica_id not in state.isr
+        )
 
 
 def _divergence(hosted: HostedPartition, item: FetchItem) -> tuple[int, int] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Mapping
 from uuid import UUID
 
 from pegel.protocol.errors import ErrorCode
@@ -11,6 +12,8 @@ from pegel_broker.log.partition_log import PartitionLog
 from pegel_broker.purgatory import Delayed, Purgatory
 from pegel_broker.replication.partition import Follower, Idle, Leader, Partition
 from pegel_broker.replication.results import PartitionProduceResult, TrimResult
+from pegel_broker.replication.throttle import throttled_replicas
+from pegel_controller.config import Value
 
 # For how long a consumer that was sent to a follower may stay there without asking the leader
 # again: clients do when their metadata is this old (metadata.max.age.ms in Kafka's clients).
@@ -83,8 +86,9 @@ class HostedPartition:
     """Everything this broker keeps for one replica. All on the event loop."""
 
     __slots__ = (
-        "acks_all", "acks_leader", "core", "log", "min_insync_replicas", "purgatory",
-        "read_elsewhere_until", "topic_id", "trims", "watchers",
+        "acks_all", "acks_leader", "adding", "core", "in_sync", "log", "min_insync_replicas",
+        "purgatory", "read_elsewhere_until", "throttled_as_follower", "throttled_as_leader",
+        "topic_id", "trims", "watchers",
     )  # fmt: skip
 
     def __init__(
@@ -95,6 +99,11 @@ class HostedPartition:
         self.topic_id = topic_id
         self.purgatory = purgatory
         self.min_insync_replicas = 1
+        # Whether this replica is being added, and whether it is in the ISR, by the metadata.
+        self.adding = False
+        self.in_sync = False
+        self.throttled_as_leader = False
+        self.throttled_as_follower = False
         # Waiting for the high watermark, and for the leader's own stable offset; in offset order.
         self.acks_all: deque[DelayedProduce] = deque()
         self.acks_leader: deque[DelayedProduce] = deque()
@@ -109,6 +118,20 @@ class HostedPartition:
     @property
     def key(self) -> tuple[str, int]:
         return self.core.topic, self.core.partition
+
+    @property
+    def paced(self) -> bool:
+        """Whether this replica, as a follower, may be copied at a limited pace only."""
+        return (self.adding or self.throttled_as_follower) and not self.in_sync
+
+    def set_throttled(self, node_id: int, values: Mapping[str, Value]) -> None:
+        """Take ``leader.`` and ``follower.replication.throttled.replicas`` (KIP-73)."""
+        own = (self.core.partition, node_id)
+        for side in ("leader", "follower"):
+            entries = values[f"{side}.replication.throttled.replicas"]
+            assert isinstance(entries, list)
+            named = throttled_replicas(entries)
+            setattr(self, f"throttled_as_{side}", named is None or own in named)
 
     @property
     def leader_hint(self) -> tuple[int, int]:

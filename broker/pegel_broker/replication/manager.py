@@ -20,7 +20,7 @@ from pegel_broker.log.manager import LogManager
 from pegel_broker.log.partition_log import PartitionLog
 from pegel_broker.purgatory import Purgatory
 from pegel_broker.replication import fetching, offsets, producing, trimming
-from pegel_broker.replication.fetcher import ReplicaFetcher
+from pegel_broker.replication.fetchers import ReplicaFetchers
 from pegel_broker.replication.hosted import HostedPartition
 from pegel_broker.replication.isr_sync import IsrSync
 from pegel_broker.replication.partition import Follower, Leader, Partition
@@ -33,7 +33,13 @@ from pegel_broker.replication.results import (
     PartitionProduceResult,
     TrimResult,
 )
-from pegel_controller.config import effective_topic_config
+from pegel_broker.replication.throttle import RateLimit
+from pegel_controller.config import (
+    BROKER_CONFIGS,
+    describe_broker_config,
+    effective_topic_config,
+    parse,
+)
 from pegel_controller.metadata import MetadataDelta, MetadataImage, PartitionState
 from pegel_controller.metadata.image import RESOURCE_BROKER, RESOURCE_TOPIC
 from pegel_controller.rpc.messages import AlterPartitionRequest, AlterPartitionResponse
@@ -96,10 +102,10 @@ class ReplicaManager:
         self._resigned: dict[HostedPartition, int] = {}
         self._hosted: dict[tuple[str, int], HostedPartition] = {}
         self._by_id: dict[tuple[UUID, int], HostedPartition] = {}
-        self._fetchers: dict[int, ReplicaFetcher] = {}
+        self._fetchers = ReplicaFetchers(self)
+        self.leader_limit = RateLimit()  # leader.replication.throttled.rate
         self._isr = IsrSync(self, alter_partition)
         self.trimming: dict[HostedPartition, None] = {}  # with a DeleteRecords that waits
-        self._closing: set[asyncio.Task[None]] = set()
         self._strays_checked = False
 
     # -- what there is
@@ -199,8 +205,7 @@ class ReplicaManager:
                 self._isr.on_broker_eligible(broker_id)
         if delta.brokers_changed:
             trimming.on_brokers_changed(self)
-        for leader_id in [i for i, fetcher in self._fetchers.items() if not len(fetcher)]:
-            self._close_fetcher(leader_id)
+        self._fetchers.close_idle()
         if not self._strays_checked:
             self._strays_checked = True
             self._drop_strays()
@@ -209,10 +214,20 @@ class ReplicaManager:
         topics = {name for kind, name in delta.configs_changed if kind == RESOURCE_TOPIC}
         if any(kind == RESOURCE_BROKER for kind, _ in delta.configs_changed):
             topics = {topic for topic, _ in self._hosted}
+            self._set_limits(image)
         if topics:
             for hosted in self.all_hosted():
                 if hosted.core.topic in topics:
                     self._configure(hosted)
+
+    def _set_limits(self, image: MetadataImage) -> None:
+        """The rates of KIP-73, from the dynamic configuration of this broker or of all."""
+        described = describe_broker_config(image, self.node_id, self.options.static_configs)
+        for side, limit in (("leader", self.leader_limit), ("follower", self._fetchers.limit)):
+            key = f"{side}.replication.throttled.rate"
+            rate = parse(BROKER_CONFIGS[key], described[key].value)
+            assert isinstance(rate, int)
+            limit.set_rate(rate)
 
     def _configure(self, hosted: HostedPartition) -> None:
         values = effective_topic_config(
@@ -222,6 +237,10 @@ class ReplicaManager:
         assert isinstance(minimum, int)
         hosted.min_insync_replicas = minimum
         hosted.log.update_config(LogConfig.from_values(values))
+        paced = hosted.paced
+        hosted.set_throttled(self.node_id, values)
+        if hosted.paced != paced:
+            self._change_pace(hosted)
         hosted.advance()
 
     def _update(self, topic: str, topic_id: UUID, number: int, state: PartitionState) -> None:
@@ -240,12 +259,16 @@ class ReplicaManager:
             except LogError as error:
                 _log.error("cannot host %s-%d: %s", topic, number, error)
                 return
-        before = hosted.core.state
+        before, paced = hosted.core.state, hosted.paced
+        hosted.adding = self.node_id in state.adding
+        hosted.in_sync = self.node_id in state.isr
         changed = hosted.core.update(
             self.clock.monotonic(), state, hosted.log.log_end_offset, hosted.log.high_watermark
         )
         if changed:
             self._change_role(hosted, before.epoch)
+        elif paced != hosted.paced:
+            self._change_pace(hosted)
         hosted.advance()
         if isinstance(hosted.core.state, Leader):
             self._isr.consider(hosted)
@@ -265,6 +288,7 @@ class ReplicaManager:
         minimum = values["min.insync.replicas"]
         assert isinstance(minimum, int)
         hosted.min_insync_replicas = minimum
+        hosted.set_throttled(self.node_id, values)
         log.on_stable = lambda _log: self._on_stable(hosted)
         log.on_offline = self._on_log_offline
         self._hosted[topic, number] = self._by_id[topic_id, number] = hosted
@@ -274,8 +298,7 @@ class ReplicaManager:
 
     def _change_role(self, hosted: HostedPartition, old_epoch: int) -> None:
         state = hosted.core.state
-        for fetcher in self._fetchers.values():
-            fetcher.remove(hosted)
+        self._fetchers.forget(hosted)
         hosted.fail_waiting(ErrorCode.NOT_LEADER_OR_FOLLOWER)
         at_ms = self.clock.wall_ms()
         if isinstance(state, Leader):
@@ -285,22 +308,15 @@ class ReplicaManager:
                       state.epoch, state.epoch_start_offset, at_ms)  # fmt: skip
         elif isinstance(state, Follower):
             if hosted.log.offline is None:
-                self._fetcher(state.leader_id).add(hosted)
+                self._fetchers.follow(hosted)
             _log.debug("follower of broker %d for %s-%d in epoch %d", state.leader_id, *hosted.key,
                        state.epoch)  # fmt: skip
         else:
             _log.debug("%s-%d has no leader (epoch %d -> %d)", *hosted.key, old_epoch, state.epoch)
 
-    def _fetcher(self, leader_id: int) -> ReplicaFetcher:
-        fetcher = self._fetchers.get(leader_id)
-        if fetcher is None:
-            fetcher = self._fetchers[leader_id] = ReplicaFetcher(self, leader_id)
-        return fetcher
-
-    def _close_fetcher(self, leader_id: int) -> None:
-        task = asyncio.ensure_future(self._fetchers.pop(leader_id).close())
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
+    def _change_pace(self, hosted: HostedPartition) -> None:
+        if isinstance(hosted.core.state, Follower) and hosted.log.offline is None:
+            self._fetchers.follow(hosted)
 
     def _drop_topic(self, topic_id: UUID) -> None:
         for hosted in [h for h in self._hosted.values() if h.topic_id == topic_id]:
@@ -310,8 +326,7 @@ class ReplicaManager:
         """This broker holds the replica no longer: its files go."""
         del self._hosted[hosted.key]
         del self._by_id[hosted.topic_id, hosted.core.partition]
-        for fetcher in self._fetchers.values():
-            fetcher.remove(hosted)
+        self._fetchers.forget(hosted)
         self._isr.forget(hosted)
         hosted.log.on_stable = None
         hosted.fail_waiting(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
@@ -331,17 +346,14 @@ class ReplicaManager:
         if isinstance(hosted.core.state, Leader):
             hosted.on_stable()
         elif isinstance(hosted.core.state, Follower):
-            fetcher = self._fetchers.get(hosted.core.state.leader_id)
-            if fetcher is not None:
-                fetcher.on_stable(hosted)
+            self._fetchers.on_stable(hosted)
 
     def _on_log_offline(self, log: PartitionLog, reason: str) -> None:
         hosted = self._hosted.get((log.topic, log.partition))
         _log.error("%s-%d is offline: %s", log.topic, log.partition, reason)
         if hosted is None or hosted.log is not log:
             return
-        for fetcher in self._fetchers.values():
-            fetcher.remove(hosted)
+        self._fetchers.forget(hosted)
         hosted.fail_waiting(ErrorCode.KAFKA_STORAGE_ERROR)
         if self._on_offline is not None:
             self._on_offline(hosted.topic_id, hosted.core.partition)
@@ -448,7 +460,5 @@ class ReplicaManager:
         for hosted in self.all_hosted():
             hosted.fail_waiting(ErrorCode.NOT_LEADER_OR_FOLLOWER)
         await self._isr.close()
-        fetchers, self._fetchers = self._fetchers, {}
-        for _, fetcher in sorted(fetchers.items()):
-            await fetcher.close()
+        await self._fetchers.close()
         self.purgatory.close()

@@ -1,0 +1,192 @@
+"""A replica that a reassignment adds: copied at its own pace, then one like the others."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pegel_broker.replication.throttle import (
+    REST_FACTOR,
+    UNLIMITED,
+    CatchUpPace,
+    RateLimit,
+    throttled_replicas,
+)
+from pegel_controller.metadata import records as r
+from pegel_controller.metadata.image import RESOURCE_BROKER
+from tests.support.replicas import TOPIC, Replicas, run, turns, until
+
+VALUE = b"x" * 10_000
+
+
+def move(cluster: Replicas, **change: tuple[int, ...]) -> None:
+    """Commit other replicas of partition 0."""
+    now = cluster.partition
+    cluster.commit([replace(now, partition_epoch=now.partition_epoch + 1, **change)])
+
+
+def limit(replicas: Replicas, side: str, rate: int) -> None:
+    key = f"{side}.replication.throttled.rate"
+    replicas.commit([r.ConfigRecord(RESOURCE_BROKER, "", key, str(rate))])
+
+
+def test_an_added_replica_is_paced_until_it_is_in_sync_and_the_removed_one_deletes_its_files() -> (
+    None
+):
+    async def main() -> None:
+        async with Replicas(3) as replicas:
+            replicas.create(1, 2)
+            replicas.tell()
+            for _ in range(200):
+                await replicas.produce(1, VALUE)
+            move(replicas, replicas=(1, 3, 2), adding=(3,), removing=(2,), original=(1, 2))
+            replicas.tell()
+            three = replicas.members[3]
+            assert three.hosted().paced
+            await until(lambda: 3 in replicas.partition.isr)
+            replicas.tell()
+            assert not three.hosted().paced
+            await replicas.produce(1, b"after it joined")
+            await replicas.until_identical()
+            move(replicas, replicas=(1, 3), isr=(1, 3))
+            replicas.tell()
+            two = replicas.members[2]
+            assert two.manager.hosted(TOPIC, 0) is None
+            await until(lambda: not any("orders-0" in path for path in two.disk.files))
+            await replicas.produce(1, b"without it")
+            await replicas.until_identical(1, 3)
+
+    run(main)
+
+
+def test_a_move_asks_for_no_more_replicas_in_sync_than_before() -> None:
+    """One replica and min.insync.replicas 2: writes go on while a second one is added."""
+
+    async def main() -> None:
+        async with Replicas(2) as replicas:
+            replicas.create(1, min_insync_replicas=2)
+            replicas.tell()
+            assert not (await replicas.produce(1, b"before")).error
+            move(replicas, replicas=(1, 2), adding=(2,), original=(1,))
+            replicas.tell(1)
+            assert not (await replicas.produce(1, b"on the way")).error
+
+    run(main)
+
+
+def test_a_leader_sends_throttled_replicas_no_more_than_its_limit() -> None:
+    """KIP-73; and replicas in sync are never held back."""
+
+    async def main() -> None:
+        async with Replicas(3) as replicas:
+            replicas.create(1, 2, leader_replication_throttled_replicas="0:1")
+            limit(replicas, "leader", 50_000)
+            replicas.tell()
+            for _ in range(150):
+                await replicas.produce(1, VALUE)
+            one, three = replicas.members[1], replicas.members[3]
+            assert one.manager.leader_limit.limited
+            move(replicas, replicas=(1, 2, 3), adding=(3,), original=(1, 2))
+            replicas.tell()
+            await until(lambda: three.log.log_end_offset > 0)
+            await turns(100)
+            assert three.log.log_end_offset < 150, "one burst at most, and the round it ends in"
+            await replicas.produce(1, b"in sync replicas go on")
+            assert three.log.log_end_offset < 150
+            limit(replicas, "leader", UNLIMITED)
+            replicas.tell()
+            await until(lambda: three.log.log_end_offset == 151)
+
+    run(main)
+
+
+def test_a_follower_takes_no_more_than_its_limit() -> None:
+    async def main() -> None:
+        async with Replicas(3) as replicas:
+            replicas.create(1, 2)
+            limit(replicas, "follower", 100_000)
+            replicas.tell()
+            for _ in range(150):
+                await replicas.produce(1, VALUE)
+            three = replicas.members[3]
+            move(replicas, replicas=(1, 2, 3), adding=(3,), original=(1, 2))
+            replicas.tell()
+            await until(lambda: three.log.log_end_offset > 0)
+            await turns(100)
+            assert three.log.log_end_offset < 150
+            limit(replicas, "follower", UNLIMITED)
+            replicas.tell()
+            await until(lambda: three.log.log_end_offset == 150)
+
+    run(main)
+
+
+def test_what_was_appended_for_another_leader_is_not_claimed_before_it_is_stable() -> None:
+    """The disk of a follower hangs while its leader changes: the new one must not count it."""
+
+    async def main() -> None:
+        async with Replicas(3) as replicas:
+            replicas.create(1, 2, 3)
+            replicas.tell()
+            await replicas.produce(1, b"a")
+            await replicas.until_identical()
+            three = replicas.members[3]
+            writes = [q for q in three.queues.made if "write" in q.name]
+            assert writes
+            for queue in writes:
+                queue.hold()
+            replicas.produce(1, b"b")
+            await until(lambda: three.log.log_end_offset == 2)
+            await until(lambda: replicas.members[2].log.stable_offset == 2)
+            assert three.log.stable_offset == 1
+            replicas.elect(2)
+            replicas.tell()
+            await turns(100)
+            followers = replicas.members[2].hosted().core.state.followers
+            assert followers[3].log_end_offset < 2
+            for queue in writes:
+                queue.release()
+            await until(lambda: replicas.members[2].high_watermark == 2)
+
+    run(main)
+
+
+@given(
+    rate=st.integers(1, 10**9),
+    sizes=st.lists(st.tuples(st.floats(0, 5), st.integers(0, 10**8)), max_size=50),
+)
+def test_a_limit_lets_its_rate_through_and_one_burst(
+    rate: int, sizes: list[tuple[float, int]]
+) -> None:
+    limit, now, taken, last = RateLimit(rate), 0.0, 0, 0
+    for gap, size in sizes:
+        now += gap
+        if limit.wait(now) == 0:
+            limit.take(now, size)
+            taken, last = taken + size, size
+    assert taken - last <= rate * (now + 1) + 1
+    wait = limit.wait(now)
+    assert limit.wait(now + wait * 1.0001 + 1e-6) < 1e-3
+
+
+def test_no_limit_never_waits() -> None:
+    limit = RateLimit()
+    limit.take(0.0, 10**15)
+    assert limit.wait(0.0) == 0.0
+
+
+def test_the_pace_rests_in_proportion_and_gives_up_resting_where_it_would_never_end() -> None:
+    pace = CatchUpPace()
+    assert pace.rest(0.0, 0.010, 1_000) == REST_FACTOR * 0.010
+    assert pace.rest(3.0, 0.010, 500) == REST_FACTOR * 0.010, "it gets there"
+    rests = [pace.rest(6.0 + 3 * i, 0.010, 500 + i) for i in range(6)]
+    assert rests == sorted(rests, reverse=True)
+    assert rests[-1] == 0.0
+
+
+def test_the_lists_of_kip_73_are_read() -> None:
+    assert throttled_replicas(["*"]) is None
+    assert throttled_replicas(["0:1", "12:3", "nonsense", "1:x"]) == {(0, 1), (12, 3)}
+    assert throttled_replicas([]) == frozenset()
