@@ -19,6 +19,17 @@ _OPTION_KEYS = {
 }  # fmt: skip
 
 
+def _list_metrics(context: click.Context, _option: click.Parameter, wanted: bool) -> None:
+    if not wanted:
+        return
+    from pegel_broker.metrics.declared import BROKER
+
+    for metric in BROKER:
+        labels = f"{{{','.join(metric.labels)}}}" if metric.labels else ""
+        click.echo(f"{metric.name}{labels}\n    {metric.kind}: {metric.help}")
+    context.exit()
+
+
 def _list_settings(context: click.Context, _option: click.Parameter, wanted: bool) -> None:
     if not wanted:
         return
@@ -71,6 +82,14 @@ def _list_settings(context: click.Context, _option: click.Parameter, wanted: boo
     expose_value=False,
     callback=_list_settings,
     help="List every setting with its default, and exit.",
+)
+@click.option(
+    "--list-metrics",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_list_metrics,
+    help="List everything on /metrics with its meaning, and exit.",
 )
 def server(
     config_file: str | None,

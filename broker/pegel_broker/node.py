@@ -9,16 +9,18 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 
 import pegel_broker.handlers  # noqa: F401 (registers every handler)
+from pegel.metrics.http import HttpCounters, HttpServer
 from pegel.protocol.errors import ErrorCode
 from pegel.seams import World
 from pegel.seams.disk import Lock
 from pegel_broker.config import LOOPBACK_HOSTS, ROLE_BROKER, ROLE_CONTROLLER, NodeConfig
 from pegel_broker.handlers.context import Broker
 from pegel_broker.heartbeat import BrokerSession
-from pegel_broker.http.server import HttpServer
+from pegel_broker.http.server import new_server
 from pegel_broker.log.checkpoints import META_PROPERTIES_FILE, CheckpointError, decode_properties
 from pegel_broker.log.errors import LogDirectoryError
 from pegel_broker.log.manager import LogManager
+from pegel_broker.metrics.vitals import Vitals
 from pegel_broker.network.listener import ClientListener
 from pegel_broker.producer_ids import ProducerIds
 from pegel_broker.replication.fetch_session import FetchSessionCache
@@ -72,10 +74,12 @@ class Node:
         self.listener: ClientListener | None = None
         self.logs: LogManager | None = None
         self.channel: ControllerChannel | None = None
+        self.vitals = Vitals(world)
+        self.http_counters = HttpCounters()
         self._http: HttpServer | None = None
         self._lock: Lock | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self._stopped = False
+        self.stopping = False
 
     # -- start
 
@@ -104,7 +108,8 @@ class Node:
             raise NodeError(f"another process uses the data directory {config.data_dir}") from None
         cluster_id = self._known_cluster_id()
         if config.http is not None:
-            self._http = HttpServer(self.world, self)
+            self.vitals.start()  # nobody would read them without this listener
+            self._http = new_server(self)
             self.addresses.http = await self._bind(self._http.start(*config.http), config.http)
         if ROLE_CONTROLLER in config.roles:
             await self._start_controller(cluster_id)
@@ -193,6 +198,7 @@ class Node:
         self.logs = LogManager(world, [self._log_dir])
         self.logs.on_directory_offline = self._on_directory_offline
         await self.logs.start(cluster_id, config.node_id, page_cache_lost=page_cache_lost)
+        self.vitals.watch(self.logs)
         world.disk.write_file(f"{config.data_dir}/{BOOT_ID_FILE}", boot_id.encode())
         self._assemble_broker()
         assert self.listener is not None
@@ -245,8 +251,9 @@ class Node:
             config.settings,
         )  # fmt: skip
         self.listener = ClientListener(
-            world, self.broker, max_request_bytes=config.number("socket.request.max.bytes")
-        )
+            world, self.broker, max_request_bytes=config.number("socket.request.max.bytes"),
+            slow_after=config.number("request.slow.log.ms") / 1000,
+        )  # fmt: skip
 
     def _boot_id(self) -> tuple[str, bool]:
         """The host's boot, and whether it is another one than at the last run."""
@@ -345,9 +352,9 @@ class Node:
 
     async def stop(self, *, controlled: bool = True) -> None:
         """End cleanly; ``controlled`` moves the leaders away first. Safe to call twice."""
-        if self._stopped:
+        if self.stopping:
             return
-        self._stopped = True
+        self.stopping = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -371,6 +378,7 @@ class Node:
             await self.channel.close()
         if self.controller is not None:
             await self.controller.close()
+        self.vitals.close()
         if self._http is not None:
             await self._http.close()
         if self._lock is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from heapq import heappop, heappush
 
 # Expired and finished entries are swept out of the heap when they outnumber the live ones.
@@ -13,6 +14,7 @@ class Delayed:
     """One waiting operation. ``on_timeout`` runs once, unless ``done`` was set before."""
 
     __slots__ = ("deadline", "done")
+    kind = "other"
 
     def __init__(self, deadline: float) -> None:
         self.deadline = deadline
@@ -35,6 +37,10 @@ class Purgatory:
 
     def __len__(self) -> int:
         return len(self._heap) - self._finished
+
+    def by_kind(self) -> Counter[str]:
+        """How many wait of each kind; may be asked from another thread."""
+        return Counter(entry[2].kind for entry in self._heap.copy() if not entry[2].done)
 
     def add(self, operation: Delayed) -> None:
         self._sequence += 1

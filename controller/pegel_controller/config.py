@@ -186,6 +186,7 @@ BROKER_CONFIGS = _table(
     ConfigKey("replica.fetch.max.bytes", _T.INT, "1048576", "Bytes per partition.", minimum=0),
     ConfigKey("replica.fetch.wait.max.ms", _T.INT, "500", "Follower long poll.", minimum=0),
     ConfigKey("replica.lag.time.max.ms", _T.LONG, "30000", "Lag that leaves the ISR.", minimum=1),
+    ConfigKey("request.slow.log.ms", _T.LONG, "1000", "Log slower requests; 0: none.", minimum=0),
     ConfigKey("socket.request.max.bytes", _T.INT, "104857600", "Largest request.", minimum=1),
 )  # fmt: skip
 

@@ -37,6 +37,7 @@ from pegel_controller.rpc.framing import RpcConnection, RpcRefusedError
 from pegel_controller.rpc.hello import ROLE_BROKER, ROLE_CONTROLLER, HelloRequest, HelloResponse
 from pegel_controller.rpc.links import RaftLinks
 from pegel_controller.rpc.server import RpcServer
+from pegel_controller.stats import ControllerStats
 
 _log = logging.getLogger("pegel.controller")
 
@@ -68,6 +69,7 @@ class ControllerNode:
             raise ValueError(f"controller {node_id} is not among the controllers {sorted(voters)}")
         self.node_id = node_id
         self.controller = Controller(Random(world.random.getrandbits(64)), options)
+        self.stats = ControllerStats(node_id)
         self.feed = MetadataFeed()
         self.world = world
         self.voters = dict(voters)
@@ -157,6 +159,7 @@ class ControllerNode:
                 waiter.set_result(None)
         if self.controller.active:
             log_events(before, records, self.world.clock.wall_ms())
+            self.stats.on_records(before, records)
             self._arm()
 
     def snapshot(self) -> bytes:
@@ -173,8 +176,9 @@ class ControllerNode:
             return
         if leader_id is not None:
             self.leader_known.set()
+        now = self.world.clock.monotonic()
+        self.stats.on_leader(now, leader_id, active=is_leader)
         if is_leader and not self.controller.active:
-            now = self.world.clock.monotonic()
             _log.info("active controller %d in term %d", self.node_id, term)
             self.controller.on_leadership(now, self.image)
             self._last_proposed = self.image.index

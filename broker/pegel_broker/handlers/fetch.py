@@ -55,8 +55,9 @@ def fetch(request: Request) -> Answer:
         allow_follower=version >= 11,
     )
     results = broker.replicas.fetch(plan)
+    follower = replica_id >= 0
     if not isinstance(results, asyncio.Future):
-        return _respond(request, resolved, results)
+        return _respond(request, resolved, results, follower=follower)
     response: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
 
     def done(future: asyncio.Future[list[PartitionFetchResult]]) -> None:
@@ -66,7 +67,7 @@ def fetch(request: Request) -> Answer:
         if error is not None:
             response.set_exception(error)
         else:
-            response.set_result(_respond(request, resolved, future.result()))
+            response.set_result(_respond(request, resolved, future.result(), follower=follower))
 
     results.add_done_callback(done)
     # A client that is gone must not be waited for.
@@ -95,11 +96,20 @@ def _forgotten(message: FetchRequest) -> list[Key]:
 
 
 def _respond(
-    request: Request, resolved: SessionRequest, results: Sequence[PartitionFetchResult]
+    request: Request,
+    resolved: SessionRequest,
+    results: Sequence[PartitionFetchResult],
+    *,
+    follower: bool,
 ) -> FetchResponse:
+    replicas = request.broker.replicas
     topics: dict[tuple[str, UUID], list[PartitionData]] = {}
     leaders: set[int] = set()
     for item, result in resolved.visible(results):
+        if result.size:
+            replicas.count_sent(item, result.size, to_follower=follower)
+        elif result.error and not follower:
+            replicas.count_failed_fetch(item)
         data = PartitionData(
             partition_index=item.partition,
             error_code=result.error,

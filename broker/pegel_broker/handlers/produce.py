@@ -138,6 +138,9 @@ def _respond(
             outcome = results[position]
             position += 1
             result = outcome.result() if isinstance(outcome, asyncio.Future) else outcome
+            if result.error:
+                name = topic.name or _topic_name(request.broker, topic, request.version) or ""
+                request.broker.replicas.count_failed_produce(name)
             answer = PartitionProduceResponse(
                 index=partition.index,
                 error_code=result.error,

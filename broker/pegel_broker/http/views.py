@@ -1,4 +1,8 @@
-"""What the http listener shows of a node: plain data, read at the moment of the request."""
+"""What the http listener shows of a node: plain data, read at the moment of the request.
+
+All but ``health`` and ``readiness`` are written on a thread beside the event loop, under the rules
+of ``metrics.collector``.
+"""
 
 from __future__ import annotations
 
@@ -6,144 +10,170 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from pegel.metrics.http import HttpRequest, Page, json_page
+from pegel.seams.clock import give_way
+from pegel_broker.metrics.partitions import facts
+from pegel_broker.replication.hosted import HostedPartition
 from pegel_broker.replication.partition import Follower, Leader
 
 if TYPE_CHECKING:
-    from prometheus_client.core import Metric
-
-    from pegel_broker.http.server import Answer
     from pegel_broker.node import Node
 
+Entry = dict[str, object]
+# The thread gives way to the event loop after so many partitions.
+_SLICE = 50
 
-def _json(status: int, value: object) -> Answer:
-    return status, "application/json", json.dumps(value, indent=1).encode() + b"\n"
 
-
-def health(node: Node) -> Answer:
+def health(node: Node) -> Page:
     """200 while the process can work: it has not failed."""
     if node.failed.done():
-        return _json(503, {"status": "failed", "reason": str(node.failed.result())})
-    return _json(200, {"status": "ok"})
+        return json_page({"status": "failed", "reason": str(node.failed.result())}, 503)
+    return json_page({"status": "ok"})
 
 
-def readiness(node: Node) -> Answer:
-    """200 once a broker is unfenced and serves, or a controller knows a leader."""
-    ready = node.ready.is_set() and not (node.session is not None and node.session.fenced)
-    return _json(200 if ready else 503, {"ready": ready})
+def readiness(node: Node) -> Page:
+    """200 once a broker has caught up with the metadata and is unfenced, or a controller knows a
+    leader; else 503 with what is missing."""
+    session = node.session
+    missing = ""
+    if node.stopping:
+        missing = "it is stopping"
+    elif session is not None and not session.caught_up.is_set():
+        missing = "it has not caught up with the metadata"
+    elif session is not None and session.fenced:
+        missing = "the controller has fenced it"
+    elif not node.ready.is_set():
+        missing = "it is starting"
+    if missing:
+        return json_page({"ready": False, "reason": missing}, 503)
+    return json_page({"ready": True})
 
 
-def node_view(node: Node) -> Answer:
+def node_view(node: Node) -> Page:
     """Everything that a person debugging one node asks first."""
     config = node.config
-    view: dict[str, object] = {
+    head: Entry = {
         "node_id": config.node_id,
         "roles": sorted(config.roles),
         "rack": config.rack,
         "data_dir": config.data_dir,
+        "ready": node.ready.is_set(),
     }
-    if node.controller is not None:
-        status = node.controller.status()
-        view["controller"] = {
-            "active": node.controller.active, "role": status.role, "term": status.term,
-            "leader_id": status.leader_id, "commit_index": status.commit_index,
-            "applied_index": status.applied_index, "snapshot_index": status.snapshot_index,
-            "voters": list(status.voters),
+    if node.controller is not None and node.controller.raft.running:
+        head["controller"] = _controller(node)
+    session, replicas = node.session, node.replicas
+    if session is None or replicas is None:
+        return json_page(head)
+    head["log_directories"] = _directories(node)
+    broker: Entry = {
+        "cluster_id": session.image.cluster_id,
+        "broker_epoch": session.broker_epoch,
+        "fenced": session.fenced,
+        "metadata_index": session.image.index,
+        "connections": node.listener.connections if node.listener else 0,
+        "requests_in_flight": node.listener.accounting.in_flight if node.listener else 0,
+    }
+    return _with_list(head, "broker", broker, "partitions", _entries(replicas.unsorted()))
+
+
+def partitions_view(node: Node, request: HttpRequest) -> Page:
+    """The replicas of this node; ``?topic=T`` for one topic only."""
+    hosted = [] if node.replicas is None else node.replicas.unsorted()
+    topic = request.parameter("topic")
+    if topic:
+        hosted = [one for one in hosted if one.core.topic == topic]
+    return _with_list({"node_id": node.config.node_id}, "", {}, "partitions", _entries(hosted))
+
+
+def quorum_view(node: Node) -> Page:
+    """The controllers as this one sees them."""
+    controller = node.controller
+    if controller is None or not controller.raft.running:
+        return json_page({"error": "this node is no controller"}, 404)
+    stats = controller.raft.stats
+    view = _controller(node) | {
+        "node_id": node.config.node_id,
+        "elections": stats.elections,
+        "leader_changes": stats.leader_changes,
+        "snapshot_bytes": controller.raft.snapshot_bytes(),
+        "follower_lag": {str(k): v for k, v in controller.raft.follower_lag().items()},
+        "brokers": [
+            {
+                "id": b.node_id, "host": b.host, "port": b.port, "rack": b.rack,
+                "fenced": b.fenced, "shutting_down": b.shutting_down, "epoch": b.broker_epoch,
+            }
+            for _, b in sorted(controller.image.brokers.items())
+        ],
+    }  # fmt: skip
+    return json_page(view)
+
+
+def _controller(node: Node) -> Entry:
+    assert node.controller is not None
+    status = node.controller.status()
+    return {
+        "active": node.controller.active, "role": status.role, "term": status.term,
+        "leader_id": status.leader_id, "commit_index": status.commit_index,
+        "applied_index": status.applied_index, "snapshot_index": status.snapshot_index,
+        "last_index": status.last_index, "voters": list(status.voters),
+    }  # fmt: skip
+
+
+def _directories(node: Node) -> list[Entry]:
+    if node.logs is None:
+        return []
+    found: list[Entry] = []
+    for directory in node.logs.directories:
+        total, free = node.vitals.disk_usage.get(directory.path, (-1, -1))
+        found.append({
+            "path": directory.path, "offline": directory.offline, "total_bytes": total,
+            "free_bytes": free, "unwritten_bytes": directory.unwritten_bytes,
+        })  # fmt: skip
+    return found
+
+
+def _entries(hosted: Iterable[HostedPartition]) -> Iterator[Entry]:
+    for one in sorted(hosted, key=lambda h: h.key):
+        yield _entry(one)
+
+
+def _entry(hosted: HostedPartition) -> Entry:
+    found, state = facts(hosted), hosted.core.state
+    entry: Entry = {
+        "topic": hosted.core.topic,
+        "partition": hosted.core.partition,
+        "leader_epoch": state.epoch,
+        "log_start_offset": found.log_start,
+        "log_end_offset": found.log_end,
+        "high_watermark": found.high_watermark,
+        "size_bytes": found.size,
+        "segments": found.segments,
+        "offline": hosted.log.offline,
+    }
+    if isinstance(state, Leader):
+        ends = {str(i): p.log_end_offset for i, p in list(state.followers.items())}
+        return entry | {
+            "role": "leader", "isr": list(state.isr), "replicas": list(state.replicas),
+            "follower_end_offsets": ends,
         }  # fmt: skip
-    if node.session is not None and node.replicas is not None:
-        view["broker"] = {
-            "cluster_id": node.session.image.cluster_id,
-            "broker_epoch": node.session.broker_epoch,
-            "fenced": node.session.fenced,
-            "metadata_index": node.session.image.index,
-            "connections": node.listener.connections if node.listener else 0,
-            "partitions": list(_partitions(node)),
-        }
-    return _json(200, view)
+    if isinstance(state, Follower):
+        return entry | {"role": "follower", "leader": state.leader_id}
+    return entry | {"role": "none"}
 
 
-def _partitions(node: Node) -> Iterator[dict[str, object]]:
-    assert node.replicas is not None
-    for hosted in node.replicas.all_hosted():
-        state = hosted.core.state
-        entry: dict[str, object] = {
-            "topic": hosted.core.topic,
-            "partition": hosted.core.partition,
-            "leader_epoch": state.epoch,
-            "log_start_offset": hosted.log.log_start_offset,
-            "log_end_offset": hosted.log.log_end_offset,
-            "high_watermark": hosted.core.high_watermark,
-            "offline": hosted.log.offline,
-        }
-        if isinstance(state, Leader):
-            entry |= {"role": "leader", "isr": list(state.isr), "replicas": list(state.replicas)}
-        elif isinstance(state, Follower):
-            entry |= {"role": "follower", "leader": state.leader_id}
-        else:
-            entry |= {"role": "none"}
-        yield entry
+def _with_list(head: Entry, inner: str, fields: Entry, name: str, entries: Iterator[Entry]) -> Page:
+    """A document with one long list, written an entry a line and in slices.
 
-
-def metrics(node: Node) -> Answer:
-    """Prometheus text format. Nothing is counted twice: values are read where they live."""
-    from prometheus_client import CollectorRegistry, generate_latest
-
-    registry = CollectorRegistry()
-    registry.register(_Collector(node))
-    return 200, "text/plain; version=0.0.4", generate_latest(registry)
-
-
-class _Collector:
-    def __init__(self, node: Node) -> None:
-        self._node = node
-
-    def collect(self) -> Iterable[Metric]:
-        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-
-        node = self._node
-        ready = GaugeMetricFamily("pegel_node_ready", "Whether this node serves.")
-        ready.add_metric([], float(node.ready.is_set()))
-        yield ready
-        if node.controller is not None:
-            status = node.controller.status()
-            for name, text, value in (
-                ("active", "Whether this is the active controller.", node.controller.active),
-                ("raft_term", "The Raft term.", status.term),
-                ("raft_commit_index", "The committed end of the metadata log.",
-                 status.commit_index),
-            ):  # fmt: skip
-                gauge = GaugeMetricFamily(f"pegel_controller_{name}", text)
-                gauge.add_metric([], float(value))
-                yield gauge
-        if node.replicas is None or node.listener is None:
-            return
-        counters, network = node.replicas.counters, node.listener.counters
-        for name, text, total in (
-            ("produce_batches", "Record batches appended as a leader.", counters.appended_batches),
-            ("produce_records", "Records appended as a leader.", counters.appended_records),
-            ("produce_bytes", "Bytes appended as a leader.", counters.appended_bytes),
-            ("replicated_bytes", "Bytes appended as a follower.", counters.replicated_bytes),
-            ("isr_shrinks", "Times that an ISR was to shrink.", counters.isr_shrinks),
-            ("isr_expands", "Times that an ISR was to grow.", counters.isr_expands),
-            ("requests", "Requests received.", network.requests),
-            ("connections_accepted", "Connections accepted.", network.accepted),
-            ("protocol_errors", "Connections closed for what they sent.", network.protocol_errors),
-        ):
-            counter = CounterMetricFamily(f"pegel_broker_{name}", text)
-            counter.add_metric([], float(total))
-            yield counter
-        hosted = node.replicas.all_hosted()
-        leaders = [h for h in hosted if isinstance(h.core.state, Leader)]
-        under = sum(
-            len(h.core.state.isr) < h.core.state.replication_factor
-            for h in leaders
-            if isinstance(h.core.state, Leader)
-        )
-        for name, text, number in (
-            ("partitions", "Replicas on this broker.", len(hosted)),
-            ("leaders", "Partitions that this broker leads.", len(leaders)),
-            ("under_replicated_partitions", "Led partitions with replicas out of sync.", under),
-            ("connections", "Open client connections.", node.listener.connections),
-        ):
-            gauge = GaugeMetricFamily(f"pegel_broker_{name}", text)
-            gauge.add_metric([], float(number))
-            yield gauge
+    The list is ``name``, in the object ``inner`` beside ``fields``, or beside ``head``.
+    """
+    lines = []
+    for number, entry in enumerate(entries, 1):
+        lines.append(json.dumps(entry))
+        if number % _SLICE == 0:
+            give_way()
+    marker = "\0"
+    document = head | ({inner: fields | {name: marker}} if inner else {name: marker})
+    text = json.dumps(document, indent=1).replace(
+        json.dumps(marker), "[\n" + ",\n".join(lines) + "]" if lines else "[]"
+    )
+    return Page(200, "application/json", text.encode() + b"\n")

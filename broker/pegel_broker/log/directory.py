@@ -18,6 +18,7 @@ from pegel.seams.disk import Disk, File
 from pegel_broker.log.errors import CorruptLogError, LogError
 from pegel_broker.log.results import Buffer
 from pegel_broker.log.segment import Segment, sync_path
+from pegel_broker.metrics.stats import LogStats
 
 T = TypeVar("T")
 
@@ -66,8 +67,15 @@ class WritableLog(Protocol):
         ...
 
 
-def write_all(disk: Disk, batches: list[WriteBatch]) -> None:
-    """The blocking part; runs in the write queue, which owns the ``writer`` handles."""
+def write_all(
+    disk: Disk, now: Callable[[], float], batches: list[WriteBatch]
+) -> tuple[float, list[float]]:
+    """The blocking part; runs in the write queue, which owns the ``writer`` handles.
+
+    Returns the seconds that writing took, and each sync.
+    """
+    began = now()
+    syncs: list[float] = []
     for batch in batches:
         for segment, buffers in batch.pieces:
             writer = segment.writer
@@ -75,6 +83,7 @@ def write_all(disk: Disk, batches: list[WriteBatch]) -> None:
                 writer = segment.writer = disk.open(segment.path(), create=True)
             writer.append(buffers)
         for segment in batch.sync:
+            sync_began = now()
             if segment.writer is not None:
                 segment.writer.sync()
             else:
@@ -84,6 +93,8 @@ def write_all(disk: Disk, batches: list[WriteBatch]) -> None:
                 disk.sync_directory(segment.folder)
                 disk.sync_directory(segment.folder.rpartition("/")[0] or "/")
                 segment.entry_synced = True
+            syncs.append(now() - sync_began)
+    return now() - began - sum(syncs), syncs
 
 
 class LogDirectory:
@@ -100,6 +111,7 @@ class LogDirectory:
         self.disk = world.disk
         self.clock = world.clock
         self.offline: str | None = None
+        self.stats = LogStats()
         self.unwritten_bytes = 0
         self.writes = world.new_disk_queue("log-write")
         self.reads = world.new_disk_queue("log-read")
@@ -148,10 +160,11 @@ class LogDirectory:
         if not batches:
             return
         self._writing = batches
-        disk = self.disk
-        self.writes.submit(lambda: write_all(disk, batches)).add_done_callback(self._on_written)
+        disk, now = self.disk, self.clock.monotonic
+        future = self.writes.submit(lambda: write_all(disk, now, batches))
+        future.add_done_callback(self._on_written)
 
-    def _on_written(self, future: asyncio.Future[None]) -> None:
+    def _on_written(self, future: asyncio.Future[tuple[float, list[float]]]) -> None:
         batches, self._writing = self._writing, None
         if future.cancelled():
             return
@@ -162,6 +175,10 @@ class LogDirectory:
         if self.offline is not None:
             return
         assert batches is not None
+        written, syncs = future.result()
+        self.stats.append.observe(written)
+        for seconds in syncs:
+            self.stats.flush.observe(seconds)
         for batch in batches:
             self.unwritten_bytes -= batch.size
             batch.log.on_written(batch)

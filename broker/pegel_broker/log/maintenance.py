@@ -266,6 +266,7 @@ def remove_below_start(log: StoredLog) -> int:
         and log.segments[count + 1].base_offset <= log.log_start_offset
     ):
         count += 1
+    log.keeper.directory.stats.deleted["log_start"] += count
     _remove_oldest(log, count)
     return count
 
@@ -304,6 +305,12 @@ def apply_retention(log: StoredLog, now_ms: int) -> int:
     count = min(count, _removable(log))
     if count == 0:
         return 0
+    oldest = now_ms - log.config.retention_ms
+    by_time = sum(log.config.retention_ms >= 0 and f.largest_timestamp < oldest
+                  for f in facts[:count])  # fmt: skip
+    deleted = log.keeper.directory.stats.deleted
+    deleted["retention_time"] += by_time
+    deleted["retention_size"] += count - by_time
     if count == len(log.segments):
         log.roll(now_ms)
     new_start = log.segments[count].base_offset

@@ -70,7 +70,7 @@ class LogManager:
         """
         configs: Callable[[str], LogConfig] = config_of or (lambda _topic: self.config)
         identity = opening.Identity(cluster_id, node_id)
-        now_ms = self._world.clock.wall_ms()
+        now_ms, began = self._world.clock.wall_ms(), self._world.clock.monotonic()
         keepers = [
             DirectoryKeeper(
                 LogDirectory(self._world, path, self._on_directory_offline), self._world.random
@@ -101,6 +101,7 @@ class LogManager:
                 raise error
         self._keepers = keepers
         for keeper, opened in zip(keepers, self._opened, strict=True):
+            keeper.directory.stats.recovery_seconds = self._world.clock.monotonic() - began
             for found in opened.logs:
                 self._adopt(keeper, found, configs(found.topic))
             for path in opened.to_remove:

@@ -153,6 +153,7 @@ class StoredLog:
         """Close the active segment, unless it is empty, and start the next at the log end."""
         if self._active.size:
             self._active = maintenance.seal(self, self._active, now_ms)
+            self.keeper.directory.stats.rolled += 1
             maintenance.finish_sealing(self)  # where all of it is written already
 
     # --- the write pipeline (see directory.WritableLog) ---
@@ -229,6 +230,9 @@ class StoredLog:
         if self.offline is not None:
             return
         self.offline = reason
+        directory = self.keeper.directory
+        if directory.offline is None:  # not the disk, but what it holds
+            directory.stats.corrupt += 1
         self._fail_waiters(LogError(ErrorCode.KAFKA_STORAGE_ERROR, reason))
         if self.on_offline is not None:
             self.on_offline(cast("PartitionLog", self), reason)

@@ -25,6 +25,7 @@ from pegel.protocol.schema import Message
 from pegel_broker.handlers.api_versions import spoken
 from pegel_broker.handlers.context import CloseConnectionError, Request
 from pegel_broker.handlers.registry import advertised, handlers
+from pegel_broker.network.accounting import Slot
 
 if TYPE_CHECKING:
     from pegel_broker.network.listener import ClientListener
@@ -36,17 +37,6 @@ MAX_IN_FLIGHT = 512
 _RESUME_AT = MAX_IN_FLIGHT // 2
 
 
-class _Slot:
-    """The place of one response in the order of responses."""
-
-    __slots__ = ("correlation_id", "message", "version")
-
-    def __init__(self, correlation_id: int, version: int) -> None:
-        self.correlation_id = correlation_id
-        self.version = version
-        self.message: Message | None = None
-
-
 class ClientConnection(FrameProtocol):
     """Serves one client until either side closes."""
 
@@ -56,8 +46,11 @@ class ClientConnection(FrameProtocol):
         self.last_used = 0.0
         self._listener = listener
         self._broker = listener.broker
-        self._slots: deque[_Slot] = deque()
-        self._waiting: dict[asyncio.Future[Message], _Slot] = {}
+        self._accounting = listener.accounting
+        self._now = listener.now
+        self._read_at = 0.0  # when the newest bytes came, monotonic seconds
+        self._slots: deque[Slot] = deque()
+        self._waiting: dict[asyncio.Future[Message], Slot] = {}
         self._held = False  # reading is paused, because of the client or of the limit
 
     @property
@@ -75,6 +68,7 @@ class ClientConnection(FrameProtocol):
 
     def on_disconnected(self, exc: Exception | None) -> None:
         self._listener.on_closed(self)
+        self._accounting.in_flight -= len(self._slots)
         self._slots.clear()
         waiting, self._waiting = self._waiting, {}
         for future in waiting:
@@ -86,6 +80,11 @@ class ClientConnection(FrameProtocol):
             "(socket.request.max.bytes is %d)",
             self.peer, size, self.max_frame_bytes,
         )  # fmt: skip
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._read_at = self._now()
+        self._listener.counters.received_bytes += nbytes
+        super().buffer_updated(nbytes)
 
     def on_frame(self, frame: memoryview) -> None:
         try:
@@ -110,19 +109,25 @@ class ClientConnection(FrameProtocol):
     # -- requests
 
     def _handle(self, frame: memoryview) -> None:
+        started = self._now()
         header = read_request_header(frame)
-        self._listener.counters.requests += 1
         info = advertised().get(header.api_key)
         if info is None or not info.min_version <= header.api_version <= info.max_version:
             self._refuse_version(header)
             return
         message = decode_request(header, frame)
         request = Request(self._broker, message, header.api_version, header.client_id, self.peer)
+        accounting = self._accounting
+        stats, patience = accounting.of(header.api_key, message)
+        slot = Slot(header.correlation_id, header.api_version, stats, self._read_at, started)
+        slot.patience = patience
         answer = handlers()[header.api_key](request)
+        slot.returned = slot.ready = self._now()
         if answer is None:
+            accounting.finished(slot, slot.ready)
             return  # acks=0: no response
-        slot = _Slot(header.correlation_id, header.api_version)
         self._slots.append(slot)
+        accounting.in_flight += 1
         if isinstance(answer, Message):
             slot.message = answer
             if self._slots[0] is slot:
@@ -132,7 +137,7 @@ class ClientConnection(FrameProtocol):
         if len(self._slots) >= MAX_IN_FLIGHT:
             self._hold()
 
-    def _wait(self, slot: _Slot, answer: Awaitable[Message]) -> None:
+    def _wait(self, slot: Slot, answer: Awaitable[Message]) -> None:
         future = asyncio.ensure_future(answer)
         self._waiting[future] = slot
         future.add_done_callback(self._answered)
@@ -147,15 +152,18 @@ class ClientConnection(FrameProtocol):
             self.abort()
             return
         slot.message = future.result()
+        slot.ready = self._now()
         if self._slots and self._slots[0] is slot:
             self._write_ready()
 
     def _refuse_version(self, header: RequestHeader) -> None:
         if header.api_key == ApiKey.API_VERSIONS:
             # The one request that a client sends before it can know (KIP-511).
-            slot = _Slot(header.correlation_id, 0)
+            stats = self._accounting.by_api[header.api_key]
+            slot = Slot(header.correlation_id, 0, stats, self._read_at, self._now())
             slot.message = spoken(ErrorCode.UNSUPPORTED_VERSION)
             self._slots.append(slot)
+            self._accounting.in_flight += 1
             self._write_ready()
             return
         known = APIS.get(header.api_key)
@@ -172,7 +180,11 @@ class ClientConnection(FrameProtocol):
         while slots and slots[0].message is not None and not self.paused:
             slot = slots.popleft()
             assert slot.message is not None
-            self.write(encode_response(slot.message, slot.version, slot.correlation_id))
+            buffers = encode_response(slot.message, slot.version, slot.correlation_id)
+            self._listener.counters.sent_bytes += sum(map(len, buffers))
+            self.write(buffers)
+            self._accounting.in_flight -= 1
+            self._accounting.finished(slot, self._now())
         if not slots:
             self.last_used = asyncio.get_running_loop().time()
         self._release()

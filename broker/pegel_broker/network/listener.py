@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pegel.seams import World
 from pegel.seams.network import Listener
 from pegel_broker.handlers.context import Broker
+from pegel_broker.network.accounting import Accounting
 from pegel_broker.network.connection import ClientConnection
 
 _log = logging.getLogger("pegel.broker")
@@ -24,8 +25,10 @@ MAX_CONNECTIONS = 10_000
 class NetworkCounters:
     """Totals since the start, for metrics."""
 
-    requests: int = 0
     accepted: int = 0
+    closed: int = 0
+    received_bytes: int = 0
+    sent_bytes: int = 0
     refused: int = 0
     protocol_errors: int = 0
 
@@ -41,8 +44,12 @@ class ClientListener:
         max_request_bytes: int,
         idle_max: float = 600.0,
         max_connections: int = MAX_CONNECTIONS,
+        slow_after: float = 0.0,
     ) -> None:
+        """``slow_after``: requests that take longer are logged (seconds; 0 logs none)."""
         self.broker = broker
+        self.accounting = Accounting(broker, slow_after)
+        self.now = world.clock.monotonic
         self.counters = NetworkCounters()
         self._world = world
         self._max_request_bytes = max_request_bytes
@@ -86,7 +93,8 @@ class ClientListener:
             self._arm()
 
     def on_closed(self, connection: ClientConnection) -> None:
-        self._connections.pop(connection, None)
+        if self._connections.pop(connection, 0) is None:
+            self.counters.closed += 1
 
     def _arm(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(SWEEP_INTERVAL, self._sweep)

@@ -353,7 +353,7 @@ class ReplicaFetcher:
             if len(records):
                 appended = log.append_as_follower(records)
                 self._taken += appended.bytes
-                self._manager.counters.replicated_bytes += appended.bytes
+                self._manager.stats.received_bytes += appended.bytes
                 self._appended[key] = following
                 self._touch(key)
         following.leader_high_watermark = data.high_watermark
@@ -403,6 +403,7 @@ class ReplicaFetcher:
         log, core = hosted.log, hosted.core
         if not restart and offset < core.high_watermark:
             # Only an unclean election may lose what was committed.
+            self._manager.stats.high_watermark_backwards += 1
             _log.warning(
                 "%s-%d is truncated to %d, below its high watermark %d",
                 *hosted.key, offset, core.high_watermark,

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from pegel.protocol.errors import ErrorCode
 from pegel_broker.log.partition_log import PartitionLog
+from pegel_broker.metrics.stats import TopicStats
 from pegel_broker.purgatory import Delayed, Purgatory
 from pegel_broker.replication.partition import Follower, Idle, Leader, Partition
 from pegel_broker.replication.results import PartitionProduceResult, TrimResult
@@ -24,6 +25,7 @@ class DelayedProduce(Delayed):
     """An appended batch whose acknowledgement waits until ``required_offset`` is reached."""
 
     __slots__ = ("future", "required_offset", "result")
+    kind = "produce"
 
     def __init__(
         self, deadline: float, required_offset: int, result: PartitionProduceResult
@@ -51,6 +53,7 @@ class DelayedTrim(Delayed):
     """DeleteRecords: waits until no live replica keeps anything below ``offset``."""
 
     __slots__ = ("future", "low_watermark", "offset")
+    kind = "delete_records"
 
     def __init__(self, deadline: float, offset: int, low_watermark: int) -> None:
         super().__init__(deadline)
@@ -71,6 +74,7 @@ class FetchWaiter(Delayed):
     """A fetch that waits for data; ``signal`` names which of its items changed."""
 
     __slots__ = ()
+    kind = "fetch"
 
     def signal(self, item: int, *, wake: bool, at_once: bool = False) -> None:
         """``at_once``: answer even if there are no records, for the high watermark is news."""
@@ -87,17 +91,23 @@ class HostedPartition:
 
     __slots__ = (
         "acks_all", "acks_leader", "adding", "core", "in_sync", "log", "min_insync_replicas",
-        "purgatory", "read_elsewhere_until", "throttled_as_follower", "throttled_as_leader",
-        "topic_id", "trims", "watchers",
+        "purgatory", "read_elsewhere_until", "stats", "throttled_as_follower",
+        "throttled_as_leader", "topic_id", "trims", "watchers",
     )  # fmt: skip
 
     def __init__(
-        self, core: Partition, log: PartitionLog, topic_id: UUID, purgatory: Purgatory
+        self,
+        core: Partition,
+        log: PartitionLog,
+        topic_id: UUID,
+        purgatory: Purgatory,
+        stats: TopicStats,
     ) -> None:
         self.core = core
         self.log = log
         self.topic_id = topic_id
         self.purgatory = purgatory
+        self.stats = stats
         self.min_insync_replicas = 1
         # Whether this replica is being added, and whether it is in the ISR, by the metadata.
         self.adding = False

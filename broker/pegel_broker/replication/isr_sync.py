@@ -128,9 +128,9 @@ class IsrSync:
         state = core.state
         assert isinstance(state, Leader)
         if len(wanted) < len(state.isr):
-            manager.counters.isr_shrinks += 1
+            manager.stats.isr_shrinks += 1
         else:
-            manager.counters.isr_expands += 1
+            manager.stats.isr_expands += 1
         _log.info("%s-%d asks for the ISR %s instead of %s", *hosted.key, wanted, state.isr)
         members = tuple(IsrMember(broker, epoch) for broker, epoch in core.propose(wanted))
         return hosted, AlterPartitionItem(

@@ -18,6 +18,7 @@ from pegel_broker.log.config import LogConfig
 from pegel_broker.log.errors import LogError
 from pegel_broker.log.manager import LogManager
 from pegel_broker.log.partition_log import PartitionLog
+from pegel_broker.metrics.stats import ReplicationStats, TopicStats
 from pegel_broker.purgatory import Purgatory
 from pegel_broker.replication import fetching, offsets, producing, trimming
 from pegel_broker.replication.fetchers import ReplicaFetchers
@@ -58,18 +59,6 @@ class ReplicationOptions:
     static_configs: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(slots=True)
-class Counters:
-    """Totals since the start, for metrics."""
-
-    appended_batches: int = 0
-    appended_records: int = 0
-    appended_bytes: int = 0
-    replicated_bytes: int = 0
-    isr_shrinks: int = 0
-    isr_expands: int = 0
-
-
 class ReplicaManager:
     """Everything is called on the event loop.
 
@@ -94,7 +83,8 @@ class ReplicaManager:
         self.options = options
         self.broker_epoch = broker_epoch
         self.image = MetadataImage()
-        self.counters = Counters()
+        self.stats = ReplicationStats()
+        self.topic_stats: dict[str, TopicStats] = {}
         self.purgatory = Purgatory()
         self._on_offline = on_offline
         self._lease_until = float("-inf")
@@ -130,6 +120,10 @@ class ReplicaManager:
         if topic is None:
             return ErrorCode.UNKNOWN_TOPIC_ID
         return self.why_not_hosted(topic.name, item.partition)
+
+    def unsorted(self) -> list[HostedPartition]:
+        """One atomic copy of what is hosted: for a reader on another thread."""
+        return list(self._hosted.values())
 
     def why_not_hosted(self, topic: str, partition: int) -> ErrorCode:
         if self.image.partition(topic, partition) is None:
@@ -257,6 +251,7 @@ class ReplicaManager:
             try:
                 hosted = self._host(topic, topic_id, number)
             except LogError as error:
+                self.stats.metadata_errors += 1
                 _log.error("cannot host %s-%d: %s", topic, number, error)
                 return
         before, paced = hosted.core.state, hosted.paced
@@ -284,7 +279,8 @@ class ReplicaManager:
             self.logs.delete(topic, number)
         log = self.logs.create(topic, number, topic_id, config)
         core = Partition(topic, number, self.node_id, self.may_be_in_sync)
-        hosted = HostedPartition(core, log, topic_id, self.purgatory)
+        stats = self.topic_stats.setdefault(topic, TopicStats(topic))
+        hosted = HostedPartition(core, log, topic_id, self.purgatory, stats)
         minimum = values["min.insync.replicas"]
         assert isinstance(minimum, int)
         hosted.min_insync_replicas = minimum
@@ -327,6 +323,8 @@ class ReplicaManager:
         del self._hosted[hosted.key]
         del self._by_id[hosted.topic_id, hosted.core.partition]
         self._fetchers.forget(hosted)
+        if not any(topic == hosted.core.topic for topic, _ in self._hosted):
+            self.topic_stats.pop(hosted.core.topic, None)
         self._isr.forget(hosted)
         hosted.log.on_stable = None
         hosted.fail_waiting(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
@@ -431,6 +429,23 @@ class ReplicaManager:
                 self._isr.consider(hosted)
             if hosted.trims:
                 hosted.on_low_watermark(trimming.low_watermark(self, hosted))
+
+    def count_sent(self, item: FetchItem, size: int, *, to_follower: bool) -> None:
+        """Record bytes that leave in a Fetch response."""
+        if to_follower:
+            self.stats.sent_bytes += size
+        elif (hosted := self.find(item)) is not None:
+            hosted.stats.sent_bytes += size
+
+    def count_failed_fetch(self, item: FetchItem) -> None:
+        """A consumer was answered with an error; partitions of other brokers count nowhere."""
+        if (hosted := self.find(item)) is not None:
+            hosted.stats.failed_fetch += 1
+
+    def count_failed_produce(self, topic: str) -> None:
+        """A batch was answered with an error; topics without a replica here count nowhere."""
+        if (stats := self.topic_stats.get(topic)) is not None:
+            stats.failed_produce += 1
 
     def watch_lag(self, hosted: HostedPartition) -> None:
         """The leader's log has grown: its followers are behind until they fetch."""

@@ -27,6 +27,7 @@ def produce(
     timeout_ms: int,
 ) -> PartitionProduceResult | asyncio.Future[PartitionProduceResult]:
     """Append a client's batch. No ``await`` stands between the checks and the append."""
+    hosted.stats.produced[acks] += 1
     state = hosted.core.state
     now = manager.clock.monotonic()
     if not isinstance(state, Leader) or state.resigned or not manager.holds_lease(now):
@@ -61,11 +62,13 @@ def produce(
         appended.log_start_offset,
     )
     if not appended.duplicate:
-        manager.counters.appended_batches += 1
-        manager.counters.appended_bytes += appended.bytes
-        manager.counters.appended_records += appended.count
+        stats = hosted.stats
+        stats.received_bytes += appended.bytes
+        stats.received_records += appended.count
         hosted.on_appended()
         manager.watch_lag(hosted)
+    else:
+        manager.stats.duplicates += 1
     if acks == ACKS_NONE:
         return result
     required = appended.last_offset + 1

@@ -18,6 +18,11 @@ class Clock(Protocol):
         ...
 
 
+def give_way(seconds: float = 0.0005) -> None:
+    """Let other threads run: for long work beside an event loop, never on it."""
+    time.sleep(seconds)
+
+
 class RealClock:
     """The host's monotonic clock, which is the event loop's too, and its wall clock."""
 

@@ -14,6 +14,8 @@ from pegel_controller.raft.messages import decode, encode
 from pegel_controller.raft.node import RaftNode
 from pegel_controller.raft.options import RaftOptions
 from pegel_controller.raft.ready import HardState, Ready, Snapshot
+from pegel_controller.raft.states import Leader
+from pegel_controller.raft.stats import RaftStats
 from pegel_controller.raft.wal import WriteAheadLog
 
 
@@ -65,6 +67,7 @@ class RaftRunner:
         self._applied_bytes = 0
         self._applied_index = 0  # what the state machine holds
         self._snapshotting = False
+        self.stats = RaftStats()
 
     # -- what it is
 
@@ -93,6 +96,24 @@ class RaftRunner:
             node.applied_index, log.last_index, log.snapshot_index, members.voters,
             members.learners,
         )  # fmt: skip
+
+    @property
+    def running(self) -> bool:
+        """Recovered, and not closed."""
+        return self._node is not None and not self._closed
+
+    def follower_lag(self) -> dict[int, int]:
+        """Entries that each other server is not known to have; empty unless this one leads."""
+        node = self._node
+        if node is None or not isinstance(node.state, Leader):
+            return {}
+        last = node.log.last_index
+        return {peer: last - p.match_index for peer, p in list(node.state.progress.items())}
+
+    def snapshot_bytes(self) -> int:
+        """Size of the newest snapshot; 0 where there is none."""
+        snapshot = self._node.snapshot if self._node else None
+        return 0 if snapshot is None else len(snapshot.data)
 
     # -- life
 
@@ -175,7 +196,9 @@ class RaftRunner:
         node = self._require()
         if node.log.last_index - node.log.commit_index >= self._options.pending_proposals_max:
             raise RaftError("too many proposals wait for a quorum")
-        index = node.propose(data, self._world.clock.monotonic())
+        now = self._world.clock.monotonic()
+        index = node.propose(data, now)
+        self.stats.on_proposed(index, now)
         self._schedule_pump()
         return index
 
@@ -282,6 +305,8 @@ class RaftRunner:
             return
         assert self._node is not None
         while (ready := self._node.ready()) is not None:
+            if ready.hard_state is not None:
+                self.stats.on_hard_state(ready.hard_state, self.node_id)
             for envelope in ready.messages:
                 self._transport.send(envelope.to, encode(envelope.message))
             self._waiting.append(ready)
@@ -369,6 +394,7 @@ class RaftRunner:
                     waiting[1].set_exception(NotLeaderError(self.leader_id))
         if ready.committed:
             self._applied_index = ready.committed[-1].index
+            self.stats.on_applied(self._applied_index, self._world.clock.monotonic())
             self._node.on_applied(ready.committed[-1].index)
         for read in ready.reads:
             future = self._read_tokens.pop(read.token, None)
@@ -394,6 +420,7 @@ class RaftRunner:
         if now == self._told:
             return
         before, self._told = self._told, now
+        self.stats.on_leader(before[0], now[0], now[1])
         # It may have taken proposals before an entry of its term was applied, so ``is_leader``
         # does not tell. A newer term of its own means that it lost one in between.
         if before[0] == self.node_id and before[:2] != now[:2]:

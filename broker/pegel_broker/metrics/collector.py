@@ -1,0 +1,236 @@
+"""Reads a node's numbers for one page of metrics.
+
+Runs on a thread beside the event loop. What the loop owns is read without a lock: a dictionary is
+copied in one step first, a state object is taken once, and of two offsets the smaller is read
+first, so that no page shows a high watermark beyond its log end. Nothing here waits for the loop
+or for a disk.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from pegel.metrics import Histogram, Metric, Point, Reading
+from pegel.protocol.errors import ErrorCode
+from pegel_broker.metrics import declared as d
+from pegel_broker.metrics import partitions
+from pegel_broker.metrics.stats import ApiStats
+from pegel_controller.metadata import MetadataImage
+from pegel_controller.metadata.image import NO_LEADER
+from pegel_controller.node import ControllerNode
+
+if TYPE_CHECKING:
+    from pegel_broker.metrics.vitals import Vitals
+    from pegel_broker.network.listener import ClientListener
+    from pegel_broker.node import Node
+
+_EMPTY: Sequence[str] = ()
+STARTING, RECOVERING, RUNNING, FENCED, LEAVING = 1, 2, 3, 4, 6
+
+
+def one(metric: Metric, value: float | Histogram) -> Reading:
+    return metric, [(_EMPTY, value)]
+
+
+def by_label(metric: Metric, values: Iterable[tuple[str, float]]) -> Reading:
+    return metric, [((label,), value) for label, value in values]
+
+
+class NodeCollector:
+    """Every reading of ``node``, in the order of the declarations.
+
+    ``pause`` lets other threads run.
+    """
+
+    def __init__(self, node: Node, vitals: Vitals, pause: Callable[[], None]) -> None:
+        self._node = node
+        self._pause = pause
+        self._vitals = vitals
+        self._image: MetadataImage | None = None
+        self._image_facts = (0, 0, 0.0)
+
+    def readings(self) -> Iterator[Reading]:
+        node = self._node
+        yield from self._process()
+        if node.listener is not None:
+            yield from _network(node.listener, node)
+        if node.replicas is not None:
+            yield from partitions.readings(node.replicas, self._pause)
+            yield from self._logs()
+        if node.controller is not None:
+            yield from _raft(node.controller)
+            yield from self._controller(node.controller)
+        yield one(d.metadata_applied, self._metadata_index())
+        if node.replicas is not None:
+            yield one(d.metadata_errors, node.replicas.stats.metadata_errors)
+
+    # -- process
+
+    def _process(self) -> Iterator[Reading]:
+        node, vitals = self._node, self._vitals
+        config = node.config
+        python = ".".join(map(str, sys.version_info[:3]))
+        yield d.build_info, [((version("pegel"), python), 1.0)]
+        roles = ",".join(sorted(config.roles))
+        yield d.node_info, [((str(config.node_id), roles, config.rack or ""), 1.0)]
+        yield one(d.broker_state, self.broker_state())
+        yield one(d.start_time, vitals.started_at)
+        yield one(d.loop_lag, vitals.lag)
+        yield one(d.loop_busy, vitals.busy_seconds())
+        dropped = 0 if node.replicas is None else partitions.series_dropped(node.replicas)
+        yield one(d.series_dropped, dropped)
+        yield one(d.scrape_duration, vitals.last_scrape_seconds)
+
+    def broker_state(self) -> int:
+        node = self._node
+        if node.logs is None:
+            return 0 if node.replicas is None and node.channel is None else STARTING
+        if node.session is None:
+            return RECOVERING
+        if node.stopping:
+            return LEAVING
+        if not node.ready.is_set():
+            return STARTING
+        return FENCED if node.session.fenced else RUNNING
+
+    def _metadata_index(self) -> int:
+        node = self._node
+        if node.session is not None:
+            return node.session.image.index
+        return 0 if node.controller is None else node.controller.image.index
+
+    # -- log directories
+
+    def _logs(self) -> Iterator[Reading]:
+        node = self._node
+        assert node.logs is not None
+        directories = node.logs.directories
+        stats = [directory.stats for directory in directories]
+        yield d.append_duration, [(_EMPTY, _merged([s.append for s in stats]))]
+        yield d.flush_duration, [(_EMPTY, _merged([s.flush for s in stats]))]
+        yield one(d.segments_rolled, sum(s.rolled for s in stats))
+        yield by_label(
+            d.segments_deleted,
+            [(reason, sum(s.deleted[reason] for s in stats)) for reason in d.DELETE_REASONS],
+        )
+        yield one(d.recovery_seconds, max((s.recovery_seconds for s in stats), default=0.0))
+        yield one(d.corrupt_batches, sum(s.corrupt for s in stats))
+        usage = self._vitals.disk_usage.copy()
+        yield by_label(d.dir_free, [(path, float(free)) for path, (_, free) in usage.items()])
+        yield by_label(d.dir_total, [(path, float(total)) for path, (total, _) in usage.items()])
+        yield by_label(d.dir_offline, [(x.path, float(x.offline is not None)) for x in directories])
+        yield by_label(d.unwritten_bytes, [(x.path, x.unwritten_bytes) for x in directories])
+        assert node.replicas is not None
+        yield one(d.duplicate_batches, node.replicas.stats.duplicates)
+        hosted = node.replicas.unsorted()
+        yield one(d.producer_ids, sum(len(h.log.producers) for h in hosted))
+
+    # -- controller
+
+    def _controller(self, controller: ControllerNode) -> Iterator[Reading]:
+        image = controller.image
+        active = controller.active
+        yield one(d.controller_active, float(active))
+        brokers = list(image.brokers.values())
+        counts = {
+            "active": sum(b.eligible for b in brokers),
+            "fenced": sum(b.fenced for b in brokers),
+            "shutting_down": sum(not b.fenced and b.shutting_down for b in brokers),
+        }
+        yield by_label(d.controller_brokers, counts.items())
+        if image is not self._image:  # it never changes: one look at each
+            self._image, self._image_facts = image, _image_facts(image)
+        total, offline, imbalance = self._image_facts
+        yield one(d.controller_topics, len(image.topics_by_id))
+        yield one(d.controller_partitions, total)
+        yield one(d.controller_offline, offline)
+        yield one(d.controller_imbalance, imbalance)
+        yield by_label(
+            d.controller_elections,
+            [(kind, controller.stats.elections[kind]) for kind in d.ELECTION_TYPES],
+        )
+        yield one(d.controller_failover, controller.stats.failover)
+
+
+def _image_facts(image: MetadataImage) -> tuple[int, int, float]:
+    """Partitions, those without a leader, and the share not led by the preferred leader."""
+    total = offline = moved = 0
+    for topic in image.topics_by_id.values():
+        for partition in topic.partitions:
+            total += 1
+            offline += partition.leader == NO_LEADER
+            moved += partition.leader != partition.preferred_leader
+    return total, offline, moved / total if total else 0.0
+
+
+def _merged(histograms: Sequence[Histogram]) -> Histogram:
+    if len(histograms) == 1:
+        return histograms[0]
+    merged = Histogram(d.append_duration.buckets)
+    for one_of in histograms:
+        merged.counts = [a + b for a, b in zip(merged.counts, one_of.counts, strict=True)]
+        merged.total += one_of.total
+    return merged
+
+
+def _network(listener: ClientListener, node: Node) -> Iterator[Reading]:
+    """Two listeners; the APIs that were asked for at least once, and those that matter always."""
+    client, http = listener.counters, node.http_counters
+    accounting = listener.accounting
+    yield by_label(
+        d.connections, [("client", listener.connections), ("http", http.accepted - http.closed)]
+    )
+    for metric, name in (
+        (d.connections_opened, "accepted"), (d.connections_closed, "closed"),
+        (d.connections_refused, "refused"), (d.protocol_errors, "protocol_errors"),
+        (d.received_bytes, "received_bytes"), (d.transmitted_bytes, "sent_bytes"),
+    ):  # fmt: skip
+        values = [("client", getattr(client, name)), ("http", getattr(http, name))]
+        yield by_label(metric, values)
+    apis = [stats for stats in accounting.all() if stats.count or stats.name in _ALWAYS]
+    yield by_label(d.requests, [(stats.name, stats.count) for stats in apis])
+    yield d.request_errors, _errors(apis)
+    yield d.request_duration, [((stats.name,), stats.duration) for stats in apis]
+    yield d.request_phase, _phases(apis)
+    yield by_label(d.slow_requests, [(stats.name, stats.slow) for stats in apis])
+    yield one(d.in_flight, accounting.in_flight)
+    if node.replicas is not None:
+        waiting = node.replicas.purgatory.by_kind()
+        yield by_label(d.purgatory, [(kind, waiting[kind]) for kind in d.PURGATORIES])
+
+
+# A counter that begins when its first event has happened hides that event from increase().
+_ALWAYS = {"Produce", "Fetch", "FetchFollower", "Metadata", "ListOffsets", "OffsetCommit"}
+
+
+def _errors(apis: Iterable[ApiStats]) -> Iterator[Point]:
+    for stats in apis:
+        for code, count in list(stats.errors.items()):
+            yield (stats.name, ErrorCode(code).name), count
+
+
+def _phases(apis: Iterable[ApiStats]) -> Iterator[Point]:
+    for stats in apis:
+        for phase in d.PHASES:
+            yield (stats.name, phase), max(0.0, getattr(stats, phase))
+
+
+def _raft(controller: ControllerNode) -> Iterator[Reading]:
+    raft, stats = controller.raft, controller.raft.stats
+    if not raft.running:
+        return
+    status = raft.status()
+    yield by_label(d.raft_state, [(s, float(s == status.role)) for s in d.RAFT_STATES])
+    yield one(d.raft_term, status.term)
+    yield one(d.raft_leader, -1 if status.leader_id is None else status.leader_id)
+    yield one(d.raft_last, status.last_index)
+    yield one(d.raft_commit, status.commit_index)
+    yield one(d.raft_snapshot_bytes, raft.snapshot_bytes())
+    yield one(d.raft_elections, stats.elections)
+    yield one(d.raft_leader_changes, stats.leader_changes)
+    yield one(d.raft_commit_duration, stats.commit)
+    lag = raft.follower_lag()
+    yield by_label(d.raft_follower_lag, [(str(peer), entries) for peer, entries in lag.items()])

@@ -1,0 +1,105 @@
+"""Declarations, histograms and the two text formats."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from prometheus_client import Histogram as TheirHistogram
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as read_text
+
+from pegel.metrics import Catalogue, Histogram
+from pegel.metrics.exposition import SLICE, render, wants_openmetrics
+from pegel.metrics.histogram import SECONDS
+
+
+def _catalogue() -> Catalogue:
+    made = Catalogue("pegel_")
+    made.begin("test")
+    return made
+
+
+def test_a_histogram_counts_as_prometheus_client_does() -> None:
+    seeded = random.Random(7)
+    ours = Histogram(SECONDS)
+    theirs = TheirHistogram("t", "T.", buckets=SECONDS, registry=None)
+    values = [seeded.expovariate(20) for _ in range(2_000)] + list(SECONDS) + [0.0, 99.0]
+    for value in values:
+        ours.observe(value)
+        theirs.observe(value)
+    samples = {
+        s.labels["le"]: s.value for m in theirs.collect() for s in m.samples if "le" in s.labels
+    }
+    running = 0
+    for bound, count in zip((*SECONDS, float("inf")), ours.counts, strict=True):
+        running += count
+        assert samples["+Inf" if bound == float("inf") else repr(float(bound))] == running
+    assert ours.count == len(values)
+    assert ours.total == pytest.approx(sum(values))
+
+
+@pytest.mark.parametrize("openmetrics", [False, True])
+def test_both_formats_read_back(openmetrics: bool) -> None:
+    metrics = _catalogue()
+    size = metrics.gauge("size_bytes", 'With "quotes" and a \\.', "topic")
+    total = metrics.counter("events_total", "Events.")
+    taken = metrics.histogram("taken_seconds", "Taken.", SECONDS, "api")
+    histogram = Histogram(SECONDS)
+    histogram.observe(0.001)
+    histogram.observe(30.0)
+    odd = 'a"b\\c\nd'
+    kind, body = render(
+        [(size, [((odd,), 3)]), (total, [((), 7)]), (taken, [(("Produce",), histogram)])],
+        openmetrics_format=openmetrics,
+    )
+    assert ("openmetrics" in kind) is openmetrics
+    read = read_openmetrics if openmetrics else read_text
+    samples = [s for family in read(body.decode()) for s in family.samples]
+    found = {(s.name, s.labels.get("le", s.labels.get("topic", ""))): s.value for s in samples}
+    assert found["pegel_size_bytes", odd] == 3
+    assert found["pegel_events_total", ""] == 7
+    assert found["pegel_taken_seconds_bucket", "0.001"] == 1
+    assert found["pegel_taken_seconds_bucket", "+Inf"] == 2
+    assert found["pegel_taken_seconds_count", ""] == 2
+    assert found["pegel_taken_seconds_sum", ""] == pytest.approx(30.001)
+
+
+def test_the_writer_gives_way_and_makes_no_sample_ahead() -> None:
+    metrics = _catalogue()
+    gauge = metrics.gauge("x", "X.", "n")
+    made, most, pauses = 0, 0, 0
+
+    def points():  # type: ignore[no-untyped-def]
+        nonlocal made, most
+        for n in range(1_000):
+            made += 1
+            most = max(most, made)
+            yield (str(n),), n
+
+    def pause() -> None:
+        nonlocal made, pauses
+        made, pauses = 0, pauses + 1
+
+    render([(gauge, points())], pause=pause)
+    assert most <= SLICE
+    assert pauses == 1_000 // SLICE
+
+
+def test_openmetrics_is_spoken_when_asked_for() -> None:
+    assert wants_openmetrics("application/openmetrics-text;version=1.0.0,text/plain;q=0.5")
+    assert not wants_openmetrics("text/plain;version=0.0.4")
+    assert not wants_openmetrics("")
+
+
+def test_a_name_is_declared_once_and_by_the_rules() -> None:
+    metrics = _catalogue()
+    metrics.gauge("once", "Once.")
+    with pytest.raises(AssertionError, match="declared twice"):
+        metrics.gauge("once", "Twice.")
+    with pytest.raises(AssertionError, match="_total"):
+        metrics.counter("events", "Events.")
+    with pytest.raises(AssertionError, match="rise"):
+        metrics.histogram("taken_seconds", "Taken.", (1.0, 0.5))
+    with pytest.raises(AssertionError, match="sentence"):
+        metrics.gauge("other", "no sentence")
