@@ -20,10 +20,11 @@ from pegel_controller.events import log_events
 from pegel_controller.metadata import (
     MetadataImage,
     decode_records,
-    decode_snapshot,
+    decode_snapshot_and_history,
     encode_records,
     encode_snapshot,
 )
+from pegel_controller.metadata.records import EntryTimeRecord
 from pegel_controller.metadata.wire import Wire
 from pegel_controller.metadata_feed import MetadataFeed
 from pegel_controller.probe import process_is_gone
@@ -163,12 +164,12 @@ class ControllerNode:
             self._arm()
 
     def snapshot(self) -> bytes:
-        return encode_snapshot(self.image)
+        return encode_snapshot(self.image, self.controller.history)
 
     def restore(self, index: int, term: int, data: bytes) -> None:
         if self.controller.active:
             self._lose_leadership()
-        self.controller.restore(decode_snapshot(data))
+        self.controller.restore(*decode_snapshot_and_history(data))
         self.feed.restart(index)
 
     def on_leader_change(self, leader_id: int | None, term: int, is_leader: bool) -> None:
@@ -224,7 +225,8 @@ class ControllerNode:
         """
         if result.records:
             try:
-                data = encode_records(result.records)
+                time = EntryTimeRecord(self.world.clock.wall_ms())
+                data = encode_records((time, *result.records))
                 self._last_proposed = self.raft.propose_nowait(data)
             except RaftError:
                 # The tip is ahead of what will ever be proposed.

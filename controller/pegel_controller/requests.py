@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 MAX_METADATA_WAIT = 30.0
 MAX_TOPIC_WAIT = 60.0
+EVENTS_PER_RESPONSE_MAX = 1_000
 
 
 class ControllerRequests:
@@ -72,6 +73,8 @@ class ControllerRequests:
                 return await self._node.respond(controller.update_offline_replicas(now, request))
             case m.StatusRequest():
                 return self._status_response()
+            case m.EventsRequest():
+                return await self._events(request)
         raise RpcRefusedError(ErrorCode.UNSUPPORTED_VERSION, f"no rule for {type(request)}")
 
     async def _heartbeat(self, request: m.HeartbeatRequest) -> Wire:
@@ -103,6 +106,24 @@ class ControllerRequests:
                 commit_index=self._node.feed.index,
             )  # fmt: skip
         return m.MetadataFetchResponse(entries=entries, commit_index=self._node.feed.index)
+
+    async def _events(self, request: m.EventsRequest) -> m.EventsResponse:
+        """Long poll, as of the metadata itself."""
+        clock = self._node.world.clock
+        deadline = clock.monotonic() + min(request.max_wait_ms / 1000, MAX_METADATA_WAIT)
+        limit = max(1, min(request.limit, EVENTS_PER_RESPONSE_MAX))
+        after = request.after
+        while True:
+            history = self._node.controller.history
+            events, after = history.after(
+                after, topic=request.topic, partition=request.partition, limit=limit
+            )
+            left = deadline - clock.monotonic()
+            if events or left <= 0:
+                return m.EventsResponse(events=events, last=after, first=history.first_sequence)
+            await self._node.feed.changed(left)
+            if not self._node.active:
+                raise self._node.not_controller()
 
     async def _spread(self, result: ControllerResult, timeout_ms: int) -> Wire:
         """Answer when every live broker has applied the change, or the time is up."""

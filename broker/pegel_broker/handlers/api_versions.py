@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 
-from pegel.protocol.api_keys import ApiKey
+from pegel.network.connection import CLIENT_NAME
+from pegel.protocol.api_keys import FIRST_OWN_KEY, ApiKey
 from pegel.protocol.errors import ErrorCode
 from pegel.protocol.messages.api_versions import (
     ApiVersion,
@@ -31,7 +32,7 @@ def api_versions(request: Request) -> ApiVersionsResponse:
         and _SOFTWARE.fullmatch(message.client_software_version)
     ):
         return ApiVersionsResponse(error_code=ErrorCode.INVALID_REQUEST)
-    return spoken(ErrorCode.NONE)
+    return spoken(ErrorCode.NONE, own=message.client_software_name == CLIENT_NAME)
 
 
 # librdkafka before 2.10 takes a broker without Produce 0 for one that knows no compression. As in
@@ -39,8 +40,11 @@ def api_versions(request: Request) -> ApiVersionsResponse:
 _NAMED_FROM = {ApiKey.PRODUCE: 0}
 
 
-def spoken(error: ErrorCode) -> ApiVersionsResponse:
-    """Every API that has a handler, with its versions."""
+def spoken(error: ErrorCode, *, own: bool = False) -> ApiVersionsResponse:
+    """Every API that has a handler, with its versions; ``own``: Pegel's client asks.
+
+    Other clients are not told of keys that Kafka does not have: some index arrays by them.
+    """
     return ApiVersionsResponse(
         error_code=error,
         api_keys=[
@@ -50,5 +54,6 @@ def spoken(error: ErrorCode) -> ApiVersionsResponse:
                 max_version=info.max_version,
             )
             for key, info in sorted(advertised().items())
+            if own or key < FIRST_OWN_KEY
         ],
     )

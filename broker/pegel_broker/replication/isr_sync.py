@@ -120,9 +120,8 @@ class IsrSync:
         manager, core = self._manager, hosted.core
         if manager.hosted(*hosted.key) is not hosted:
             return None
-        wanted = core.wanted_isr(
-            manager.clock.monotonic(), hosted.log.log_end_offset, manager.options.lag_time_max
-        )
+        now, end = manager.clock.monotonic(), hosted.log.log_end_offset
+        wanted = core.wanted_isr(now, end, manager.options.lag_time_max)
         if wanted is None:
             return None
         state = core.state
@@ -132,10 +131,12 @@ class IsrSync:
         else:
             manager.stats.isr_expands += 1
         _log.info("%s-%d asks for the ISR %s instead of %s", *hosted.key, wanted, state.isr)
+        detail = core.lag_of(now, end, wanted)
         members = tuple(IsrMember(broker, epoch) for broker, epoch in core.propose(wanted))
         return hosted, AlterPartitionItem(
-            hosted.topic_id, core.partition, state.epoch, state.partition_epoch, members
-        )
+            hosted.topic_id, core.partition, state.epoch, state.partition_epoch, members,
+            detail=detail,
+        )  # fmt: skip
 
     def _take(self, hosted: HostedPartition, result: AlterPartitionResult) -> None:
         core = hosted.core

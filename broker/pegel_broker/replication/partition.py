@@ -230,6 +230,19 @@ class Partition:
             return None
         return tuple(replica for replica in state.replicas if replica in wanted)
 
+    def lag_of(self, now: float, leader_end: int, isr: tuple[int, ...]) -> str:
+        """For people: how far behind those are who are to leave for ``isr``."""
+        state = self.state
+        assert isinstance(state, Leader)
+        told = []
+        for replica in state.isr:
+            progress = state.followers.get(replica)
+            if replica not in isr and progress is not None:
+                records = leader_end - max(progress.log_end_offset, 0)
+                seconds = now - progress.caught_up_at
+                told.append(f"{replica} was {records:,} records and {seconds:.1f} s behind")
+        return ", ".join(told)
+
     def _may_join(self, state: Leader, replica: int, progress: ReplicaProgress) -> bool:
         return progress.may_join(
             self.high_watermark, state.epoch_start_offset

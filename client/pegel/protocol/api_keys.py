@@ -14,7 +14,7 @@ NEWEST = 32767
 
 
 class ApiKey(IntEnum):
-    """Every API key that Apache Kafka has assigned."""
+    """Every API key that Apache Kafka has assigned, and a few of our own from 20,000 on."""
 
     PRODUCE = 0
     FETCH = 1
@@ -109,6 +109,8 @@ class ApiKey(IntEnum):
     DESCRIBE_SHARE_GROUP_OFFSETS = 90
     ALTER_SHARE_GROUP_OFFSETS = 91
     DELETE_SHARE_GROUP_OFFSETS = 92
+    # Pegel's own, between its brokers and its client; told to no other client.
+    DESCRIBE_EVENTS = 20_000
 
 
 class ApiInfo(NamedTuple):
@@ -171,6 +173,9 @@ _TABLE = (
     ApiInfo(ApiKey.DESCRIBE_TOPIC_PARTITIONS, "DescribeTopicPartitions", 0, 0, 0),
     ApiInfo(ApiKey.ADD_RAFT_VOTER, "AddRaftVoter", 0, 1, 0),
     ApiInfo(ApiKey.REMOVE_RAFT_VOTER, "RemoveRaftVoter", 0, 0, 0),
+    ApiInfo(ApiKey.DESCRIBE_EVENTS, "DescribeEvents", 0, 0, 0),
 )
+
+FIRST_OWN_KEY = 20_000
 
 APIS: Mapping[int, ApiInfo] = {info.key: info for info in _TABLE}

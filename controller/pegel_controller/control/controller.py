@@ -13,6 +13,7 @@ from pegel_controller.control.options import ControllerOptions, ControllerResult
 from pegel_controller.control.tip import Tip
 from pegel_controller.control.topics import TopicError, plan_growth, plan_topic
 from pegel_controller.metadata import records as r
+from pegel_controller.metadata.history import History
 from pegel_controller.metadata.image import RESOURCE_BROKER, MetadataImage
 from pegel_controller.metadata.wire import Wire
 from pegel_controller.rpc import messages as m
@@ -35,6 +36,7 @@ class Controller:
     def __init__(self, random: Random, options: ControllerOptions | None = None) -> None:
         self.options = options or ControllerOptions()
         self.committed = MetadataImage()
+        self.history = History()
         self.brokers = BrokerControl(self.options)
         self.handovers = handover.Handovers()
         self._random = random
@@ -78,14 +80,15 @@ class Controller:
 
     def replay(self, records: Sequence[r.Record], index: int) -> None:
         """A committed entry, on every controller, in order."""
+        self.history.append(self.committed, records, index)
         self.committed = self.committed.apply(records, index)
         for record in records:
             self.brokers.replayed(record, index)
 
-    def restore(self, image: MetadataImage) -> None:
-        """A snapshot replaces the committed image (never while active)."""
+    def restore(self, image: MetadataImage, history: History) -> None:
+        """A snapshot replaces the committed image and its history (never while active)."""
         assert self._tip is None
-        self.committed = image
+        self.committed, self.history = image, history
 
     def _done(self, records: list[r.Record], response: Wire | None) -> ControllerResult:
         self.tip.apply(records)

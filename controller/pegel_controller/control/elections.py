@@ -11,6 +11,9 @@ from pegel_controller.metadata.image import NO_LEADER, PartitionState
 from pegel_controller.metadata.records import PartitionChangeRecord, Record
 from pegel_controller.rpc import messages as m
 
+# Characters of what a leader says of the cause of a change; it is kept in the history.
+DETAIL_LENGTH_MAX = 200
+
 
 def alter_partitions(
     tip: Tip, request: m.AlterPartitionRequest, handovers: Handovers
@@ -43,6 +46,7 @@ def alter_partitions(
             recovery_state=item.leader_recovery_state,
         )  # fmt: skip
         if change is not None:
+            change = replace(change, detail=item.detail[:DETAIL_LENGTH_MAX])
             tip.apply([change])
             records += [change, *reassignment.advance(tip, handovers, key)]
         new = tip.partition(key)

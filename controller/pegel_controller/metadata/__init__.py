@@ -8,7 +8,11 @@ from pegel_controller.metadata.image import (
     TopicState,
 )
 from pegel_controller.metadata.records import Record, decode_records, encode_records
-from pegel_controller.metadata.snapshot import decode_snapshot, encode_snapshot
+from pegel_controller.metadata.snapshot import (
+    decode_snapshot,
+    decode_snapshot_and_history,
+    encode_snapshot,
+)
 
 __all__ = [
     "BrokerState",
@@ -19,6 +23,7 @@ __all__ = [
     "TopicState",
     "decode_records",
     "decode_snapshot",
+    "decode_snapshot_and_history",
     "encode_records",
     "encode_snapshot",
 ]

@@ -13,6 +13,7 @@ from pegel_controller.metadata.records import (
     BrokerUnregisteredRecord,
     ClusterIdRecord,
     ConfigRecord,
+    EntryTimeRecord,
     FeatureRecord,
     PartitionChangeRecord,
     PartitionRecord,
@@ -180,6 +181,8 @@ class _Builder:
                 self._next_producer_id = record.next_producer_id
             case ClusterIdRecord(cluster_id):
                 self._cluster_id = cluster_id
+            case EntryTimeRecord():
+                pass
             case FeatureRecord(name, level):
                 if self._features is None:
                     self._features = dict(self._base.features)

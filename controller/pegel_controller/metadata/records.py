@@ -55,6 +55,14 @@ class FeatureRecord(Record):
     level: int
 
 
+@_declare(3)
+@dataclass(frozen=True, slots=True)
+class EntryTimeRecord(Record):
+    """First in an entry: the wall clock of the controller that proposed it. For people only."""
+
+    at_ms: int
+
+
 @_declare(10)
 @dataclass(frozen=True, slots=True)
 class BrokerRegisteredRecord(Record):
@@ -150,11 +158,11 @@ class PartitionChangeRecord(Record):
     partition_epoch: int
     leader_recovery_state: int = 0
     reason: str = ""
-    at_ms: int = -1
     replicas: tuple[int, ...] = ()
     adding: tuple[int, ...] = ()
     removing: tuple[int, ...] = ()
     original: tuple[int, ...] = ()
+    detail: str = ""
 
 
 @_declare(23)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import msgpack
 
+from pegel_controller.metadata.history import Event, History
 from pegel_controller.metadata.image import BrokerState, MetadataImage, TopicState
 from pegel_controller.metadata.wire import Wire
 
@@ -21,10 +22,12 @@ class _Snapshot(Wire):
     features: tuple[tuple[str, int], ...]
     next_producer_id: int
     last_broker_epoch: int
+    events: tuple[Event, ...] = ()
+    next_event: int = 1
 
 
-def encode_snapshot(image: MetadataImage) -> bytes:
-    """Equal images give equal bytes: everything is sorted."""
+def encode_snapshot(image: MetadataImage, history: History | None = None) -> bytes:
+    """Equal images give equal bytes: everything is sorted. Brokers get it without the history."""
     snapshot = _Snapshot(
         FORMAT,
         image.cluster_id,
@@ -35,6 +38,8 @@ def encode_snapshot(image: MetadataImage) -> bytes:
         tuple(sorted(image.features.items())),
         image.next_producer_id,
         image.last_broker_epoch,
+        () if history is None else history.events,
+        1 if history is None else history.next_sequence,
     )
     packed = msgpack.packb(snapshot.to_wire())
     assert isinstance(packed, bytes)
@@ -43,6 +48,11 @@ def encode_snapshot(image: MetadataImage) -> bytes:
 
 def decode_snapshot(data: bytes) -> MetadataImage:
     """Raises `ValueError` on anything that is not a snapshot of this format."""
+    return decode_snapshot_and_history(data)[0]
+
+
+def decode_snapshot_and_history(data: bytes) -> tuple[MetadataImage, History]:
+    """As `decode_snapshot`, with the events that a controller's snapshot carries."""
     try:
         values = msgpack.unpackb(data)
     except (ValueError, msgpack.UnpackException) as error:
@@ -50,7 +60,7 @@ def decode_snapshot(data: bytes) -> MetadataImage:
     s = _Snapshot.from_wire(values)
     if s.format != FORMAT:
         raise ValueError(f"metadata snapshot has format {s.format}, this release reads {FORMAT}")
-    return MetadataImage(
+    image = MetadataImage(
         s.cluster_id,
         s.index,
         {topic.name: topic for topic in s.topics},
@@ -61,3 +71,4 @@ def decode_snapshot(data: bytes) -> MetadataImage:
         s.next_producer_id,
         s.last_broker_epoch,
     )
+    return image, History(s.events, s.next_event)

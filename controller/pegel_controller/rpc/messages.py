@@ -8,6 +8,7 @@ error code (0 = none), `message` Kafka's wording for it.
 from dataclasses import dataclass
 from uuid import UUID
 
+from pegel_controller.metadata.history import Event
 from pegel_controller.metadata.wire import Wire
 from pegel_controller.rpc.reassignment_messages import (
     AlterReassignmentsRequest,
@@ -97,12 +98,15 @@ class IsrMember(Wire):
 
 @dataclass(frozen=True, slots=True)
 class AlterPartitionItem(Wire):
+    """`detail`: what the leader knows of the cause, for people."""
+
     topic_id: UUID
     partition: int
     leader_epoch: int
     partition_epoch: int
     new_isr: tuple[IsrMember, ...]
     leader_recovery_state: int = 0
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -365,6 +369,31 @@ class MetadataFetchResponse(Wire):
 
 
 @dataclass(frozen=True, slots=True)
+class EventsRequest(Wire):
+    """What happened later than event `after`; `topic` "" and `partition` -1 for everything.
+
+    Waits up to `max_wait_ms` where there is nothing yet.
+    """
+
+    after: int = 0
+    topic: str = ""
+    partition: int = -1
+    limit: int = 1_000
+    max_wait_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class EventsResponse(Wire):
+    """`last`: the event to ask on from. `first`: the oldest one that is still known."""
+
+    error: int = 0
+    message: str = ""
+    events: tuple[Event, ...] = ()
+    last: int = 0
+    first: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class StatusRequest(Wire):
     pass
 
@@ -408,6 +437,7 @@ METHODS: dict[str, tuple[type[Wire], type[Wire]]] = {
     "unregister_broker": (UnregisterBrokerRequest, UnregisterBrokerResponse),
     "update_offline_replicas": (UpdateOfflineReplicasRequest, UpdateOfflineReplicasResponse),
     "metadata_fetch": (MetadataFetchRequest, MetadataFetchResponse),
+    "events": (EventsRequest, EventsResponse),
     "status": (StatusRequest, StatusResponse),
 }
 """Method name → (request, response): the one table server and channel derive from."""
