@@ -60,6 +60,22 @@ class NodeConfig:
         declared = BROKER_CONFIGS[key]
         return parse(declared, self.settings.get(key, declared.default))
 
+    def described(
+        self, bound: tuple[str, int], advertised: tuple[str, int], log_directory: str
+    ) -> dict[str, str]:
+        """Every broker key that this node was started with, as DescribeConfigs tells it."""
+        own = {
+            "advertised.listeners": "PLAINTEXT://{}:{}".format(*advertised),
+            "broker.id": str(self.node_id),
+            "listeners": "PLAINTEXT://{}:{}".format(*bound),
+            "log.dirs": log_directory,
+            "node.id": str(self.node_id),
+            "process.roles": ",".join(sorted(self.roles)),
+        }
+        if self.rack is not None:
+            own["broker.rack"] = self.rack
+        return {**self.settings, **own}
+
     def number(self, key: str) -> int:
         value = self.value(key)
         assert isinstance(value, int)

@@ -204,11 +204,16 @@ class Node:
         assert self.listener is not None
         self.addresses.client = await self._bind(self.listener.start(*config.listen), config.listen)
         host, port = config.advertise or self.addresses.client
+        port = port or self.addresses.client[1]
+        assert self.broker is not None
+        self.broker.static_configs = config.described(
+            self.addresses.client, (host, port), self._log_dir
+        )
         registration = m.RegisterBrokerRequest(
             config.node_id,
             uuid.UUID(int=world.random.getrandbits(128), version=4),
             host,
-            port or self.addresses.client[1],
+            port,
             config.rack,
             boot_id,
             self.logs.was_clean,

@@ -102,7 +102,7 @@ def _respond(request: Request, message: MetadataRequest) -> MetadataResponse:
     else:
         assert message.topics is not None
         for asked in message.topics:
-            if asked.name:
+            if asked.name is not None:
                 state = image.topics_by_name.get(asked.name)
                 error = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
                 if not _is_legal(asked.name):
@@ -116,7 +116,7 @@ def _respond(request: Request, message: MetadataRequest) -> MetadataResponse:
                 topics.append(
                     MetadataResponseTopic(
                         error_code=error,
-                        name=asked.name if asked.name or request.version < 12 else None,
+                        name=asked.name if request.version >= 12 else asked.name or "",
                         topic_id=asked.topic_id,
                     )
                 )
