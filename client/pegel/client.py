@@ -11,7 +11,9 @@ from pegel.admin.admin import Admin
 from pegel.cluster import Cluster
 from pegel.config import (
     Acks,
+    AssignorName,
     ClientOptions,
+    CommitMode,
     Compression,
     ConsumerOptions,
     IsolationLevel,
@@ -20,7 +22,9 @@ from pegel.config import (
     parse_bootstrap,
 )
 from pegel.consumer.consumer import Consumer
-from pegel.errors import ClosedError, PegelError, UnsupportedFeatureError
+from pegel.consumer.group import Hook, Hooks
+from pegel.consumer.heart import Heart, Hearts, HeartThread
+from pegel.errors import ClosedError, PegelError
 from pegel.producer.producer import Producer
 from pegel.seams import Clock, Network
 from pegel.seams.clock import RealClock
@@ -51,8 +55,11 @@ class AsyncClient:
         clock: Clock | None = None,
         rng: random.Random | None = None,
     ) -> None:
+        self._bootstrap = parse_bootstrap(bootstrap)
+        self._owns_network = network is None
+        self._hearts: Hearts | None = None
         self._cluster = Cluster(
-            parse_bootstrap(bootstrap),
+            self._bootstrap,
             network=network or RealNetwork(),
             clock=clock or RealClock(),
             rng=rng or random.Random(),
@@ -87,7 +94,11 @@ class AsyncClient:
             if self._producer is not None:
                 await self._producer.close()
         finally:
-            await self._cluster.close()
+            try:
+                if self._hearts is not None:
+                    await self._hearts.close()
+            finally:
+                await self._cluster.close()
 
     async def create_topic(
         self,
@@ -183,26 +194,37 @@ class AsyncClient:
         group: str | None = None,
         partitions: Sequence[TopicPartition | tuple[str, int]] | None = None,
         offset_reset: OffsetReset = "latest",
+        commit: CommitMode = "batch",
         isolation: IsolationLevel = "read_uncommitted",
+        assignors: Sequence[AssignorName] = ("cooperative-sticky",),
+        instance_id: str | None = None,
+        on_assigned: Hook | None = None,
+        on_revoked: Hook | None = None,
+        on_lost: Hook | None = None,
+        session_timeout: float = 45.0,
+        heartbeat_interval: float = 1.0,
+        max_poll_interval: float = 300.0,
         max_wait: float = 0.5,
         partition_fetch_bytes: int = 1024 * 1024,
         prefetch_bytes: int = 32 * 1024 * 1024,
         rack: str = "",
     ) -> Consumer:
-        """A consumer of all partitions of ``topics``, or of ``partitions``.
+        """A consumer of ``topics``, or of ``partitions`` (``ConsumerOptions`` explains the rest).
 
-        It begins where ``offset_reset`` says unless told otherwise by a ``seek``.
+        With ``group`` and topics it shares their partitions with the group's other members, and
+        begins where the group stopped. With ``group`` and partitions it keeps their offsets in
+        the group. Otherwise, and where the group has no offset, it begins where ``offset_reset``
+        says, unless told otherwise by a ``seek``.
+
+        Args:
+            on_assigned, on_revoked, on_lost: called with the partitions that come, that are given
+                back (commit now, if you do so by hand), and that were taken away (too late to
+                commit); plain or async functions, which run between two batches.
 
         Raises:
-            UnsupportedFeatureError: with ``group``, which this release cannot do yet.
-            ValueError: neither topics nor partitions, or both.
+            ValueError: neither topics nor partitions, or both; an option that makes no sense.
         """
         self._check_open()
-        if group is not None:
-            raise UnsupportedFeatureError(
-                "consumer groups are not there yet: read a whole topic with consumer(topic), or "
-                "name its partitions with partitions=[(topic, 0), …] and keep offsets yourself"
-            )
         if bool(topics) == bool(partitions):
             raise ValueError("give topics, or partitions=[(topic, partition), …]")
         options = ConsumerOptions(
@@ -212,9 +234,38 @@ class AsyncClient:
             partition_fetch_bytes=partition_fetch_bytes,
             prefetch_bytes=prefetch_bytes,
             rack=rack,
+            group=group,
+            commit=commit,
+            assignors=tuple(assignors),
+            instance_id=instance_id,
+            session_timeout=session_timeout,
+            heartbeat_interval=heartbeat_interval,
+            max_poll_interval=max_poll_interval,
         )
         assigned = [TopicPartition(*p) for p in partitions or ()]
-        return Consumer(self._cluster, topics, assigned, options)
+        hooks = Hooks(on_assigned, on_revoked, on_lost)
+        hearts = self._member_hearts() if group is not None and topics else None
+        return Consumer(self._cluster, topics, assigned, options, hooks, hearts)
+
+    def _member_hearts(self) -> Hearts:
+        if self._hearts is None:
+            in_thread = self._cluster.options.heartbeat_thread and self._owns_network
+            self._hearts = (
+                HeartThread(self._new_cluster, self._cluster.random)
+                if in_thread
+                else Heart(self._cluster)
+            )
+        return self._hearts
+
+    def _new_cluster(self, rng: random.Random) -> Cluster:
+        """Connections and metadata for another event loop."""
+        return Cluster(
+            self._bootstrap,
+            network=RealNetwork(),
+            clock=RealClock(),
+            rng=rng,
+            options=self._cluster.options,
+        )
 
     def _default_producer(self) -> Producer:
         self._check_open()

@@ -66,6 +66,23 @@ class Cluster:
             await asyncio.sleep(min(left, self.retry_pause(attempts)))
             attempts += 1
 
+    async def ask_hedged(self, request: Message, response_type: type[M], *, timeout: float) -> M:
+        """A question that any broker can answer; one that is silent costs a moment only.
+
+        Raises:
+            ConnectionFailedError, RequestTimeoutError: no broker answers within ``timeout``.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                return await self.metadata.ask_hedged(
+                    lambda broker: self.pool.ask(broker, request, response_type, timeout=timeout)
+                )
+        except TimeoutError:
+            addresses = ", ".join(str(e) for e in self.metadata.endpoints()[:5])
+            raise ConnectionFailedError(
+                f"no broker answered within {timeout:.3g} s; tried {addresses}"
+            ) from None
+
     def retry_pause(self, attempts: int) -> float:
         """Seconds to wait before retry number ``attempts``, counted from 0."""
         options = self.options

@@ -12,6 +12,9 @@ Compression = Literal["none", "gzip", "snappy", "lz4", "zstd"]
 OffsetReset = Literal["earliest", "latest", "none"]
 IsolationLevel = Literal["read_uncommitted", "read_committed"]
 
+CommitMode = Literal["batch", "manual", "none"]
+AssignorName = Literal["range", "roundrobin", "sticky", "cooperative-sticky"]
+
 DEFAULT_PORT = 9092
 # The largest frame that brokers take, less the room for a request around its records.
 MAX_BATCH_BYTES = 95 * 1024 * 1024
@@ -56,6 +59,8 @@ class ClientOptions:
         topic_grace: how long a topic may be unknown before that is an error; a topic that was
             created a moment ago is not known to every broker of an Apache Kafka cluster.
         auto_create_topics: ask the broker to create an unknown topic that is written to.
+        heartbeat_thread: send the heartbeats of group members from a thread, so that code which
+            blocks the event loop costs no session. ``False`` where nothing else runs on the loop.
     """
 
     client_id: str = "pegel"
@@ -68,6 +73,7 @@ class ClientOptions:
     stall: float = 0.25
     topic_grace: float = 2.0
     auto_create_topics: bool = False
+    heartbeat_thread: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +149,18 @@ class ConsumerOptions:
             a batch that is larger comes alone.
         prefetch_bytes: bytes fetched ahead of the reader; above it, fetching stops.
         rack: read from an in-sync replica in this rack where there is one (KIP-392).
+        group: share the topics with the other members of this group, and keep offsets there.
+        commit: "batch" commits each batch soon after the reader came back from it; "manual" only
+            what ``commit()`` is called for; "none" keeps no offsets in the group at all: it only
+            shares out partitions, which then begin where ``offset_reset`` or a hook says.
+        assignors: ways to share out partitions, the preferred first; all members must have one
+            in common. All cooperative: members keep reading while the group rebalances.
+        instance_id: makes a static member (KIP-345): a restart within ``session_timeout`` gets
+            its partitions back without a rebalance.
+        session_timeout: seconds without a heartbeat after which a member is taken for dead.
+        heartbeat_interval: seconds between heartbeats, which also tell of a rebalance.
+        max_poll_interval: seconds that a reader may take for one batch, and a rebalance waits
+            for it. A reader that takes longer loses its partitions to the others.
     """
 
     offset_reset: OffsetReset = "latest"
@@ -153,8 +171,16 @@ class ConsumerOptions:
     partition_fetch_bytes: int = 1024 * 1024
     prefetch_bytes: int = 32 * 1024 * 1024
     rack: str = ""
+    group: str | None = None
+    commit: CommitMode = "batch"
+    assignors: tuple[AssignorName, ...] = ("cooperative-sticky",)
+    instance_id: str | None = None
+    session_timeout: float = 45.0
+    heartbeat_interval: float = 1.0
+    max_poll_interval: float = 300.0
 
     def __post_init__(self) -> None:
+        self._check_group()
         if self.offset_reset not in {"earliest", "latest", "none"}:
             raise ValueError(f"offset_reset is earliest, latest or none, not {self.offset_reset!r}")
         if self.isolation not in {"read_uncommitted", "read_committed"}:
@@ -163,6 +189,18 @@ class ConsumerOptions:
             )
         if min(self.fetch_bytes, self.partition_fetch_bytes, self.prefetch_bytes) <= 0:
             raise ValueError("fetch_bytes, partition_fetch_bytes and prefetch_bytes are positive")
+
+    def _check_group(self) -> None:
+        if self.group == "":
+            raise ValueError("a group has a name")
+        if self.commit not in {"batch", "manual", "none"}:
+            raise ValueError(f"commit is batch, manual or none, not {self.commit!r}")
+        if self.instance_id is not None and not (self.group and self.instance_id):
+            raise ValueError("an instance_id is not empty, and needs a group")
+        if not 0 < self.heartbeat_interval < self.session_timeout:
+            raise ValueError("heartbeat_interval is positive and below session_timeout")
+        if self.max_poll_interval <= 0:
+            raise ValueError("max_poll_interval is positive")
 
     @property
     def isolation_level(self) -> int:

@@ -109,6 +109,38 @@ class UnsupportedFeatureError(PegelError):
     default_retriable = False
 
 
+class GroupError(BrokerError):
+    """The group does not take this consumer, or not any more."""
+
+    default_code = ErrorCode.UNKNOWN_MEMBER_ID
+
+
+class CommitFailedError(GroupError):
+    """Offsets were not committed: the group went on without this consumer.
+
+    Another member may have read the same records; what was read since the last commit will be
+    read again.
+    """
+
+
+class NoOffsetError(BrokerError):
+    """The group has no offset for a partition, and ``offset_reset="none"`` allows no other."""
+
+    default_code = ErrorCode.OFFSET_OUT_OF_RANGE
+
+
+class GroupNotFoundError(GroupError):
+    """There is no such group."""
+
+    default_code = ErrorCode.GROUP_ID_NOT_FOUND
+
+
+class GroupNotEmptyError(GroupError):
+    """The group still has members."""
+
+    default_code = ErrorCode.NON_EMPTY_GROUP
+
+
 class ProducerFencedError(BrokerError):
     """A newer producer with the same identity took over."""
 
@@ -133,6 +165,8 @@ _BY_CODE: dict[int, type[BrokerError]] = {
     ErrorCode.UNKNOWN_TOPIC_ID: TopicNotFoundError,
     ErrorCode.TOPIC_ALREADY_EXISTS: TopicExistsError,
     ErrorCode.OFFSET_OUT_OF_RANGE: OffsetOutOfRangeError,
+    ErrorCode.GROUP_ID_NOT_FOUND: GroupNotFoundError,
+    ErrorCode.NON_EMPTY_GROUP: GroupNotEmptyError,
     ErrorCode.INVALID_PRODUCER_EPOCH: ProducerFencedError,
     ErrorCode.PRODUCER_FENCED: ProducerFencedError,
     ErrorCode.MESSAGE_TOO_LARGE: RecordTooLargeError,

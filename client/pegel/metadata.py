@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import random
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from pegel.config import ClientOptions
 from pegel.errors import (
@@ -33,6 +34,8 @@ from pegel.protocol.messages.metadata import (
 )
 from pegel.protocol.schema import NULL_UUID
 from pegel.seams import Clock
+
+T = TypeVar("T")
 
 # A broker that has not answered for so long gets company: the next one is asked too.
 _HEDGE = 0.15
@@ -271,6 +274,10 @@ class Metadata:
             attempts += 1
             await asyncio.sleep(min(pause, deadline - now))
 
+    def want(self, names: Iterable[str]) -> None:
+        """Keep these topics in view from the next refresh on, if they are there."""
+        self._wanted.update(dict.fromkeys(names))
+
     async def refresh(self, *, timeout: float | None = None) -> None:
         """Ask a broker now, or share the answer that somebody already waits for.
 
@@ -392,15 +399,24 @@ class Metadata:
             ) from None
 
     async def _ask_any(self, request: MetadataRequest) -> MetadataResponse:
-        """The first answer; a broker that is slow to give it gets company."""
+        return await self.ask_hedged(lambda endpoint: self._ask_one(endpoint, request))
+
+    async def ask_hedged(self, ask: Callable[[Endpoint], Coroutine[None, None, T]]) -> T:
+        """The first answer; a broker that is slow to give it gets company.
+
+        For questions alone: what changes something might be done twice.
+
+        Raises:
+            ConnectionFailedError: no broker answers.
+        """
         candidates = iter(self._candidates())
-        running: set[asyncio.Task[MetadataResponse]] = set()
+        running: set[asyncio.Task[T]] = set()
         last_error: BaseException | None = None
         try:
             while True:
                 endpoint = next(candidates, None)
                 if endpoint is not None:
-                    running.add(asyncio.create_task(self._ask_one(endpoint, request)))
+                    running.add(asyncio.create_task(ask(endpoint)))
                 elif not running:
                     raise ConnectionFailedError(
                         f"no broker answers; tried {self._addresses()}; last error: {last_error}"

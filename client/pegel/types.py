@@ -21,6 +21,18 @@ class TopicPartition(NamedTuple):
         return f"{self.topic}-{self.partition}"
 
 
+class CommittedOffset(NamedTuple):
+    """A position that a group keeps: the offset of the next record to read.
+
+    ``leader_epoch`` is that of the record before it, -1 if unknown: with it a consumer that goes
+    on there notices records lost meanwhile (KIP-320). ``metadata`` is free text.
+    """
+
+    offset: int
+    leader_epoch: int = -1
+    metadata: str = ""
+
+
 class RecordMetadata(NamedTuple):
     """Where an acknowledged record is.
 

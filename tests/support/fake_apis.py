@@ -19,6 +19,7 @@ from pegel.protocol.messages import init_producer_id as init
 from pegel.protocol.messages import offset_for_leader_epoch as epochs
 from pegel.protocol.schema import Message
 from pegel.record import decode_batch
+from tests.support import fake_group as group
 
 if TYPE_CHECKING:
     from tests.support.fake_broker import FakeCluster
@@ -318,7 +319,17 @@ def on_elect_leaders(
     return elect.ElectLeadersResponse(error_code=error, replica_election_results=results)
 
 
-HANDLERS: dict[ApiKey, Callable[..., Message | None]] = {
+HANDLERS: dict[ApiKey, Callable[..., Any]] = {
+    ApiKey.FIND_COORDINATOR: group.on_find_coordinator,
+    ApiKey.JOIN_GROUP: group.on_join_group,
+    ApiKey.SYNC_GROUP: group.on_sync_group,
+    ApiKey.HEARTBEAT: group.on_heartbeat,
+    ApiKey.LEAVE_GROUP: group.on_leave_group,
+    ApiKey.OFFSET_COMMIT: group.on_offset_commit,
+    ApiKey.OFFSET_FETCH: group.on_offset_fetch,
+    ApiKey.LIST_GROUPS: group.on_list_groups,
+    ApiKey.DESCRIBE_GROUPS: group.on_describe_groups,
+    ApiKey.DELETE_GROUPS: group.on_delete_groups,
     ApiKey.METADATA: on_metadata,
     ApiKey.PRODUCE: on_produce,
     ApiKey.FETCH: on_fetch,

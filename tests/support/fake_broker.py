@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from types import TracebackType
+from typing import Any
 
 from pegel.protocol.api_keys import APIS, ApiKey
 from pegel.protocol.codec import decode_request, encode_response, read_request_header
@@ -23,6 +24,7 @@ from pegel.protocol.messages.metadata import MetadataResponse
 from pegel.protocol.schema import Message
 from pegel.seams.network import Listener, RealNetwork
 from tests.support.fake_apis import HANDLERS
+from tests.support.fake_group import FakeGroup
 from tests.support.fake_partition import FakePartition
 
 # An empty fetch is answered after this wait, instead of the long one that a client asks for.
@@ -62,6 +64,9 @@ class FakeCluster:
         self.log: list[tuple[int, Message]] = []
         self.versions: dict[int, int] = {}
         self.controller_id = 1
+        self.coordinator_id = 1
+        self.groups: dict[str, FakeGroup] = {}
+        self.next_member = 0
         self.next_producer_id = 1000
         self._scripts: dict[ApiKey, deque[Script]] = defaultdict(deque)
 
@@ -78,6 +83,8 @@ class FakeCluster:
     ) -> None:
         for broker in self.brokers.values():
             broker.stop()
+        for group in self.groups.values():
+            group.stop()
 
     @property
     def bootstrap(self) -> str:
@@ -88,6 +95,10 @@ class FakeCluster:
         logs = [FakePartition(leader=nodes[i % len(nodes)]) for i in range(partitions)]
         topic = self.topics[name] = FakeTopic(uuid.uuid4(), logs)
         return topic
+
+    def group(self, name: str) -> FakeGroup:
+        """The group, made on first use."""
+        return self.groups.setdefault(name, FakeGroup(name))
 
     def topic_by(self, name: str, topic_id: uuid.UUID) -> tuple[str, FakeTopic | None]:
         """By name, or by id where a request has no name."""
@@ -144,8 +155,8 @@ class FakeBroker:
     def alive(self) -> bool:
         return self._listener is not None
 
-    def answer(self, message: Message, version: int) -> Message | None:
-        """What a broker that works answers; ``None`` where there is nothing to answer."""
+    def answer(self, message: Message, version: int) -> Any:
+        """What a broker that works answers, now or later (a future); ``None``: nothing."""
         return HANDLERS[ApiKey(message.api_key)](self.cluster, self.node_id, message, version)
 
 
@@ -177,7 +188,7 @@ class _Connection(FrameProtocol):
             return
         if script is Fault.SILENCE:
             return
-        response: Message | None
+        response: Message | asyncio.Future[Message] | None
         if isinstance(script, Message):
             response = script
         elif isinstance(script, ErrorCode):
@@ -188,6 +199,10 @@ class _Connection(FrameProtocol):
             response = broker.answer(message, version)
         if script is Fault.DROP_AFTER:
             self.abort()
+        elif isinstance(response, asyncio.Future):  # a group's member waits for the others
+            response.add_done_callback(
+                lambda done: self._respond(api, done.result(), version, header.correlation_id)
+            )
         elif response is not None and script is not Fault.SILENCE_AFTER:
             self._respond(api, response, version, header.correlation_id)
 

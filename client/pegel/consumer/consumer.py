@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from types import TracebackType
 
 from pegel.cluster import Cluster
 from pegel.config import ConsumerOptions
 from pegel.consumer.fetched import Fetched
 from pegel.consumer.fetcher import Fetcher
+from pegel.consumer.group import GroupSession, Hooks, set_positions
+from pegel.consumer.heart import Hearts
+from pegel.consumer.progress import Progress
+from pegel.consumer.standalone import StandaloneGroup
 from pegel.consumer.subscription import UNKNOWN, PartitionState, Subscription
-from pegel.errors import ClosedError, CorruptResponseError
+from pegel.errors import ClosedError, CorruptResponseError, RequestTimeoutError
 from pegel.offsets import EARLIEST, LATEST, list_offsets
 from pegel.record import CorruptBatchError
-from pegel.types import ConsumerBatch, ConsumerRecord, TopicPartition
+from pegel.types import CommittedOffset, ConsumerBatch, ConsumerRecord, TopicPartition
+
+_CLOSE_TIMEOUT = 5.0
+Offsets = Mapping[TopicPartition, int | CommittedOffset]
 
 
 class Consumer:
@@ -23,6 +31,10 @@ class Consumer:
     Iterate over it for records, over ``batches()`` for columns (several times quicker). Within a
     partition records come in order; partitions are mixed as they arrive. New partitions of a
     topic that grows are read from their beginning.
+
+    With a group the partitions are shared with its other members, and change at times: always
+    between two batches or records, never while one is worked on. What was handed out counts as
+    finished when the reader comes back for more, and when ``async with`` ends without an error.
     """
 
     def __init__(
@@ -31,15 +43,17 @@ class Consumer:
         topics: Sequence[str],
         partitions: Sequence[TopicPartition],
         options: ConsumerOptions,
+        hooks: Hooks | None = None,
+        hearts: Hearts | None = None,
     ) -> None:
         self._cluster, self._options = cluster, options
         self._topics, self._partitions = tuple(topics), tuple(partitions)
+        self._hooks, self._hearts = hooks or Hooks(), hearts
         self._subscription = Subscription(options.partition_fetch_bytes)
         self._fetcher: Fetcher | None = None
+        self._group: GroupSession | StandaloneGroup | None = None
         self._current: Fetched | None = None
-        self._records: Iterator[ConsumerRecord] = iter(())
-        self._record_state: PartitionState | None = None
-        self._record_generation = -1
+        self._progress = Progress(self._subscription)
         self._closed = False
 
     async def __aenter__(self) -> Consumer:
@@ -52,18 +66,20 @@ class Consumer:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if error is None and self._group is not None:
+            self._finish(self._group)
         await self.close()
 
     async def start(self) -> None:
-        """Learn of the topics. Fetching begins with the first wait for records.
+        """Learn of the topics, and join the group. Fetching begins with the first wait for records.
 
         Raises:
             TopicNotFoundError, ConnectionFailedError, ValueError: a partition that is not there.
         """
         if self._fetcher is not None:
             return
-        metadata = self._cluster.metadata
-        reset_time = LATEST if self._options.offset_reset == "latest" else EARLIEST
+        metadata, options = self._cluster.metadata, self._options
+        reset_time = LATEST if options.offset_reset == "latest" else EARLIEST
         assigned: list[TopicPartition] = []
         for name in self._topics:
             topic = await metadata.topic(name)
@@ -76,23 +92,74 @@ class Consumer:
                     f"topic {tp.topic!r} has partitions 0 to {last}, not {tp.partition}"
                 )
             assigned.append(tp)
-        self._subscription.add(assigned, reset_time)
-        self._fetcher = Fetcher(self._cluster, self._subscription, self._options)
+        fetcher = Fetcher(self._cluster, self._subscription, options)
+        self._fetcher = fetcher
         metadata.listen(self._on_metadata)
+        if options.group is None:
+            self._subscription.add(assigned, reset_time)
+        elif self._topics:
+            assert self._hearts is not None
+            self._group = GroupSession(
+                self._cluster, self._subscription, options, self._topics, self._hooks,
+                self._hearts, self._drop_stale, fetcher.fail,
+            )  # fmt: skip
+            self._group.start()
+        else:
+            self._group = StandaloneGroup(self._cluster, options, fetcher.fail)
+            await self._begin_at_committed(assigned)
 
-    async def close(self) -> None:
-        """Stop fetching. Never waits for a broker."""
+    async def _begin_at_committed(self, partitions: Sequence[TopicPartition]) -> None:
+        self._subscription.add(partitions, None)
+        found: Mapping[TopicPartition, CommittedOffset] = {}
+        if self._group is not None and self._options.commit != "none":
+            found = await self._group.committed(partitions, self._cluster.options.request_timeout)
+        assert self._fetcher is not None
+        set_positions(self._subscription, self._options, partitions, found, self._fetcher.fail)
+
+    async def close(self, timeout: float = _CLOSE_TIMEOUT) -> None:
+        """Stop reading; a group member commits what is finished and leaves its group.
+
+        Waits for the coordinator, and no longer than ``timeout`` seconds.
+        """
         if self._closed:
             return
         self._closed = True
-        if self._fetcher is not None:
-            self._cluster.metadata.unlisten(self._on_metadata)
-            self._fetcher.close()
+        fetcher = self._fetcher
+        if fetcher is None:
+            return
+        self._cluster.metadata.unlisten(self._on_metadata)
+        fetcher.close()
+        if self._group is not None:
+            await self._group.close(timeout)
 
     @property
     def assignment(self) -> list[TopicPartition]:
         """The partitions that are read."""
         return list(self._subscription.states)
+
+    async def wait_for_assignment(self, timeout: float | None = None) -> list[TopicPartition]:
+        """The partitions, once the group has settled on who reads which.
+
+        Raises:
+            RequestTimeoutError: it did not within ``timeout`` seconds.
+            GroupError, PegelError: why it will not.
+        """
+        fetcher = await self._started()
+        group = self._group
+        if isinstance(group, GroupSession):
+            group.came_back()
+            try:
+                async with asyncio.timeout(timeout):
+                    while not group.stable.is_set() and fetcher.error is None:
+                        await group.stepped()
+            except TimeoutError:
+                raise RequestTimeoutError(
+                    f"group {self._options.group!r} did not settle in {timeout:.3g} s"
+                ) from None
+            finally:
+                group.went_away(busy=self._progress.busy)
+            self._raise_failure(fetcher)
+        return self.assignment
 
     # Reading
 
@@ -100,21 +167,17 @@ class Consumer:
         return self
 
     async def __anext__(self) -> ConsumerRecord:
+        group, progress = self._group, self._progress
+        if group is not None and group.wants_rest and progress.busy:
+            self._finish(group)  # what is left of the batch goes on if its partition is kept
+            await group.rest()
         while True:
-            record = next(self._records, None)
-            state = self._record_state
-            if record is None:
-                batch = await self.next_batch()
-                assert batch is not None
-                state = self._subscription.states[TopicPartition(batch.topic, batch.partition)]
-                self._records, self._record_state = iter(batch), state
-                self._record_generation = state.generation
-                continue
-            assert state is not None
-            if state.generation != self._record_generation:  # sought elsewhere in mid-batch
-                self._records = iter(())
-                continue
-            return record
+            record = progress.next_record()
+            if record is not None:
+                return record
+            batch = await self.next_batch()
+            assert batch is not None
+            progress.open(batch)
 
     async def batches(self) -> AsyncIterator[ConsumerBatch]:
         """Batches of records without end, the fast path."""
@@ -126,27 +189,47 @@ class Consumer:
     async def next_batch(self, timeout: float | None = None) -> ConsumerBatch | None:
         """The next batch, or ``None`` if there is none within ``timeout`` seconds.
 
+        To call it says that the batch before is finished.
+
         Raises:
-            OffsetOutOfRangeError, LogTruncationError: with ``offset_reset="none"``.
+            OffsetOutOfRangeError, LogTruncationError, NoOffsetError: with ``offset_reset="none"``.
+            GroupError: the group does not take this consumer (any more).
             CorruptResponseError: what the broker sent breaks the format.
             BrokerError: the partition cannot be read. ClosedError: the consumer is closed.
         """
         fetcher = await self._started()
-        if timeout is None:
-            while True:
-                batch = self._next_ready(fetcher)
-                if batch is not None:
-                    return batch
-                await fetcher.wait()
+        group, progress = self._group, self._progress
+        if group is not None:
+            self._finish(group)
+            group.came_back()
+        progress.done()
+        batch: ConsumerBatch | None = None
         try:
-            async with asyncio.timeout(timeout):
+            batch = await self._await_batch(fetcher, timeout)
+        finally:
+            if group is not None:
+                group.went_away(busy=batch is not None)
+        if batch is not None:
+            progress.hand(batch)
+        return batch
+
+    async def _await_batch(self, fetcher: Fetcher, timeout: float | None) -> ConsumerBatch | None:
+        try:
+            async with asyncio.timeout(timeout) if timeout is not None else nullcontext():
                 while True:
+                    if self._group is not None:
+                        await self._group.ready()
                     batch = self._next_ready(fetcher)
                     if batch is not None:
                         return batch
                     await fetcher.wait()
         except TimeoutError:
             return None
+
+    def _finish(self, group: GroupSession | StandaloneGroup) -> None:
+        finished = self._progress.finished()
+        if finished is not None:
+            group.finished(*finished)
 
     def _next_ready(self, fetcher: Fetcher) -> ConsumerBatch | None:
         if self._closed:
@@ -173,10 +256,57 @@ class Consumer:
             self._current = None
             fetcher.release(current)
         fetcher.wake()
-        if fetcher.error is not None:
-            failure, fetcher.error = fetcher.error, None
-            raise failure
+        self._raise_failure(fetcher)
         return None
+
+    def _raise_failure(self, fetcher: Fetcher) -> None:
+        failure, fetcher.error = fetcher.error, None
+        if failure is not None:
+            raise failure
+
+    # Offsets in the group
+
+    async def commit(self, offsets: Offsets | None = None, *, timeout: float | None = None) -> None:
+        """Have the group keep where this consumer is, or the given offsets of next records.
+
+        Without ``offsets`` everything that was handed out counts as finished.
+
+        Raises:
+            CommitFailedError: the group went on without this consumer; what was read since the
+                last commit is read again by others.
+            ValueError: no group, or ``commit="none"``. PegelError: not committed.
+        """
+        await self._started()
+        group = self._group
+        if group is None or self._options.commit == "none":
+            raise ValueError('commits need a group, and commit="batch" or "manual"')
+        if offsets is None:
+            chosen = self._progress.positions()
+        else:
+            chosen = {
+                TopicPartition(*tp): o if isinstance(o, CommittedOffset) else CommittedOffset(o)
+                for tp, o in offsets.items()
+            }
+        if chosen:
+            wait = self._cluster.options.request_timeout if timeout is None else timeout
+            await group.commit(chosen, wait)
+
+    async def committed(
+        self, *partitions: TopicPartition | tuple[str, int], timeout: float | None = None
+    ) -> dict[TopicPartition, CommittedOffset]:
+        """What the group has committed for these partitions (default: all that are read).
+
+        Partitions without an offset are left out.
+
+        Raises:
+            ValueError: no group. PegelError: the coordinator does not say.
+        """
+        await self._started()
+        if self._group is None:
+            raise ValueError("offsets are kept by a group, and this consumer has none")
+        wait = self._cluster.options.request_timeout if timeout is None else timeout
+        chosen = [TopicPartition(*p) for p in partitions] or self.assignment
+        return await self._group.committed(chosen, wait)
 
     # Positions
 
@@ -222,13 +352,12 @@ class Consumer:
         """Offset of the next record that will be handed out."""
         await self._started()
         state = self._state(partition)
-        if state.position == UNKNOWN:
-            assert state.reset_time is not None
+        if state.position == UNKNOWN and state.reset_time is not None:
             tp = state.topic_partition
             found = await self._offsets({tp: state.reset_time})
             if state.position == UNKNOWN:
                 state.seek(found[tp])
-        return state.position
+        return self._progress.position(state)
 
     def lag(self, partition: TopicPartition | tuple[str, int]) -> int | None:
         """Records behind the end of the partition; ``None`` before the first response."""
@@ -237,7 +366,7 @@ class Consumer:
             return None
         committed = self._options.isolation_level == 1
         end = state.last_stable_offset if committed else state.high_watermark
-        return max(0, end - state.position)
+        return max(0, end - self._progress.position(state))
 
     def reached(self, ends: Mapping[TopicPartition, int]) -> bool:
         """Whether every partition in ``ends`` was read up to that offset."""
@@ -278,7 +407,13 @@ class Consumer:
             self._fetcher.wake()
 
     def assign(self, partitions: Iterable[TopicPartition | tuple[str, int]]) -> None:
-        """Read exactly these partitions from now on; positions of those kept are kept."""
+        """Read exactly these partitions from now on; positions of those kept are kept.
+
+        Raises:
+            ValueError: a group decides which partitions this consumer reads.
+        """
+        if self._options.group is not None and (self._topics or self._fetcher is None):
+            raise ValueError("a group decides which partitions its members read")
         chosen = [TopicPartition(*p) for p in partitions]
         self._topics = ()
         for tp in set(self.assignment).difference(chosen):
@@ -313,6 +448,8 @@ class Consumer:
 
     def _on_metadata(self) -> None:
         """A topic that grew: its new partitions are read from their beginning."""
+        if self._group is not None:
+            return
         for name in self._topics:
             topic = self._cluster.metadata.view.topics.get(name)
             if topic is not None:

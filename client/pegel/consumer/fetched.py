@@ -65,6 +65,7 @@ class Fetched:
                 continue
             columns = decode_batch(self._buffer, at)
             position, state.position = state.position, header.next_offset
+            state.position_epoch = header.partition_leader_epoch
             if columns.offsets and columns.offsets[0] < position:
                 columns = _from(columns, position)
             if columns.offsets:

@@ -7,6 +7,7 @@ from the ``Subscription`` what may be fetched, and sends.
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import deque
 from functools import partial
 
@@ -66,6 +67,9 @@ class _Node:
         self.names: dict[object, str] = {}
 
 
+_numbers = itertools.count(1)
+
+
 class Fetcher:
     """Keeps ``ready`` filled; ``Consumer`` empties it."""
 
@@ -75,11 +79,13 @@ class Fetcher:
         self._cluster, self._subscription, self._options = cluster, subscription, options
         self._view = cluster.metadata.view
         self._loop = asyncio.get_running_loop()
+        # Connections of its own: the fetch of another consumer may wait at the broker for long.
+        self._purpose = f"{FETCH}-{next(_numbers)}"
         self._nodes: dict[int, _Node] = {}
         self._positions = Positions(cluster, subscription, options, self.wake, self.fail)
         self.ready: deque[Fetched] = deque()
         self.buffered_bytes = 0
-        self.error: PegelError | None = None
+        self.error: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._run_scheduled = False
         self._timer: asyncio.TimerHandle | None = None
@@ -114,7 +120,7 @@ class Fetcher:
             self._run_scheduled = True
             self._loop.call_soon(self._run)
 
-    def fail(self, error: PegelError) -> None:
+    def fail(self, error: Exception) -> None:
         """Something that the reader must know; told once."""
         if self.error is None:
             self.error = error
@@ -131,6 +137,7 @@ class Fetcher:
                 node.connecting.cancel()
             if node.future is not None:
                 node.future.cancel()
+        self._cluster.pool.drop_all(self._purpose)
         self._positions.close()
         self.ready.clear()
         self._notify()
@@ -202,7 +209,7 @@ class Fetcher:
             return float("inf")
         if node.not_before > now:
             return node.not_before
-        connection = self._cluster.pool.ready(endpoint, FETCH)
+        connection = self._cluster.pool.ready(endpoint, self._purpose)
         if connection is None:
             node.session.reset(keep_id=True)
             node.connecting = self._loop.create_task(self._connect(node))
@@ -237,7 +244,7 @@ class Fetcher:
 
     async def _connect(self, node: _Node) -> None:
         try:
-            await self._cluster.pool.get(node.endpoint, FETCH)
+            await self._cluster.pool.get(node.endpoint, self._purpose)
         except PegelError as error:
             self._on_failed(node, error)
         finally:
@@ -395,7 +402,7 @@ class Fetcher:
         for node in self._nodes.values():
             patience = self._options.max_wait + self._cluster.options.stall
             if node.future is not None and now - node.sent_at > patience and self._moved(node):
-                self._cluster.pool.drop(node.endpoint.node_id, FETCH)
+                self._cluster.pool.drop(node.endpoint.node_id, self._purpose)
         self.wake()
 
     def _moved(self, node: _Node) -> bool:
@@ -420,7 +427,7 @@ class Fetcher:
             silent = now - node.sent_at - self._options.max_wait
             if silent > self._cluster.options.request_timeout:
                 node.future.cancel()
-                self._cluster.pool.drop(node.endpoint.node_id, FETCH)
+                self._cluster.pool.drop(node.endpoint.node_id, self._purpose)
             elif silent > self._cluster.options.stall:
                 self._cluster.metadata.request_refresh()
         self._watch = self._loop.call_later(_WATCH_INTERVAL, self._on_watch)

@@ -23,6 +23,7 @@ class PartitionState:
         reset_time: time for which an offset is to be looked up, ``None`` if none is needed.
         fetched_epoch: leader epoch of the last batch fetched.
         checked_epoch: leader epoch under which the position was last known to be good.
+        position_epoch: leader epoch of the last batch handed to the reader.
         generation: counts seeks; what was fetched under an earlier one is dropped.
         max_bytes: of one response; grows when a batch is larger.
         read_replica: node to fetch from instead of the leader (KIP-392), until a time.
@@ -31,15 +32,18 @@ class PartitionState:
     __slots__ = (
         "attempts", "buffered_bytes", "checked_epoch", "fetch_offset", "fetched_epoch",
         "generation", "high_watermark", "last_stable_offset", "log_start_offset", "looking_up",
-        "max_bytes", "paused", "position", "read_replica", "read_replica_until", "reset_time",
-        "retry_at", "topic_id", "topic_partition",
+        "max_bytes", "paused", "position", "position_epoch", "read_replica",
+        "read_replica_until", "reset_time", "retry_at", "topic_id", "topic_partition",
     )  # fmt: skip
 
-    def __init__(self, topic_partition: TopicPartition, reset_time: int, max_bytes: int) -> None:
+    def __init__(
+        self, topic_partition: TopicPartition, reset_time: int | None, max_bytes: int
+    ) -> None:
         self.topic_partition = topic_partition
         self.fetch_offset = UNKNOWN
         self.position = UNKNOWN
-        self.reset_time: int | None = reset_time
+        self.position_epoch = UNKNOWN
+        self.reset_time = reset_time
         self.looking_up = False
         self.fetched_epoch = UNKNOWN
         self.checked_epoch = UNKNOWN
@@ -61,7 +65,7 @@ class PartitionState:
         assert offset >= 0
         self.generation += 1
         self.fetch_offset = self.position = offset
-        self.fetched_epoch = epoch
+        self.fetched_epoch = self.position_epoch = epoch
         self.reset_time = None
         self.retry_at = 0.0
         self.attempts = 0
@@ -71,7 +75,7 @@ class PartitionState:
         """Look up where ``time`` (milliseconds, or a constant of ``pegel.offsets``) is."""
         self.generation += 1
         self.fetch_offset = self.position = UNKNOWN
-        self.fetched_epoch = UNKNOWN
+        self.fetched_epoch = self.position_epoch = UNKNOWN
         self.reset_time = time
         self.retry_at = 0.0
 
@@ -120,7 +124,8 @@ class Subscription:
         self._max_bytes = max_bytes
         self.states: dict[TopicPartition, PartitionState] = {}
 
-    def add(self, partitions: Iterable[TopicPartition], reset_time: int) -> None:
+    def add(self, partitions: Iterable[TopicPartition], reset_time: int | None) -> None:
+        """Read these too, from ``reset_time``; ``None``: from where a seek will say."""
         for tp in partitions:
             if tp not in self.states:
                 self.states[tp] = PartitionState(tp, reset_time, self._max_bytes)

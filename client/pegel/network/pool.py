@@ -183,6 +183,13 @@ class ConnectionPool:
         if connection is not None:
             connection.close()
 
+    def drop_all(self, purpose: str) -> None:
+        """Close the connections of one purpose, whichever broker they go to."""
+        for key in [key for key in self._open if key[1] == purpose]:
+            self._open.pop(key).close()
+        for key in [key for key in self._opening if key[1] == purpose]:
+            self._opening.pop(key)[1].cancel()
+
     async def close(self) -> None:
         """Close everything; attempts to connect are cancelled."""
         self._closed = True

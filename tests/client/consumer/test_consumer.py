@@ -18,7 +18,6 @@ from pegel.errors import (
     LogTruncationError,
     OffsetOutOfRangeError,
     TopicNotFoundError,
-    UnsupportedFeatureError,
 )
 from pegel.protocol.api_keys import ApiKey
 from pegel.protocol.errors import ErrorCode
@@ -388,8 +387,8 @@ def test_errors_that_do_not_pass_reach_the_reader() -> None:
         with pytest.raises(ValueError, match="partitions 0 to 0"):
             async with client.consumer(partitions=[("t", 9)]):
                 pass
-        with pytest.raises(UnsupportedFeatureError, match="partitions="):
-            client.consumer("t", group="g")
+        with pytest.raises(ValueError, match="instance_id"):
+            client.consumer("t", instance_id="one")
         with pytest.raises(ValueError, match="topics"):
             client.consumer()
 

@@ -16,7 +16,7 @@ from pegel.network.pool import ConnectionPool, Endpoint
 from pegel.protocol.api_keys import ApiKey
 from pegel.protocol.messages.api_versions import ApiVersionsResponse
 from pegel.protocol.messages.describe_cluster import DescribeClusterRequest
-from pegel.protocol.messages.find_coordinator import FindCoordinatorRequest
+from pegel.protocol.messages.describe_log_dirs import DescribeLogDirsRequest
 from pegel.protocol.messages.metadata import MetadataRequest, MetadataResponse
 from pegel.seams.clock import RealClock
 from pegel.seams.network import RealNetwork
@@ -45,8 +45,8 @@ def test_versions_are_the_highest_that_both_speak() -> None:
         connection = await _open(cluster.brokers[1])
         assert connection.version_for(ApiKey.METADATA) == 7
         assert connection.version_for(ApiKey.METADATA, 5) == 5
-        with pytest.raises(UnsupportedVersionError, match="FindCoordinator"):
-            connection.send(FindCoordinatorRequest())
+        with pytest.raises(UnsupportedVersionError, match="DescribeLogDirs"):
+            connection.send(DescribeLogDirsRequest())
         connection.close()
 
     _run(body)

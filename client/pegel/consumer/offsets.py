@@ -1,0 +1,246 @@
+"""Offsets that a group keeps at its coordinator: fetch, commit, and commit by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Mapping
+
+from pegel.consumer.coordinator import Coordinator
+from pegel.consumer.heart import Identity
+from pegel.errors import CommitFailedError, PegelError, broker_error, to_error_code
+from pegel.protocol.errors import ErrorCode
+from pegel.protocol.messages.offset_commit import (
+    OffsetCommitRequest,
+    OffsetCommitRequestPartition,
+    OffsetCommitRequestTopic,
+    OffsetCommitResponse,
+)
+from pegel.protocol.messages.offset_fetch import (
+    OffsetFetchRequest,
+    OffsetFetchRequestGroup,
+    OffsetFetchRequestTopic,
+    OffsetFetchRequestTopics,
+    OffsetFetchResponse,
+)
+from pegel.types import CommittedOffset, TopicPartition
+
+_log = logging.getLogger("pegel.consumer")
+
+_FENCED = {
+    ErrorCode.ILLEGAL_GENERATION, ErrorCode.UNKNOWN_MEMBER_ID, ErrorCode.FENCED_INSTANCE_ID,
+    ErrorCode.REBALANCE_IN_PROGRESS, ErrorCode.STALE_MEMBER_EPOCH,
+}  # fmt: skip
+_RETRY_PAUSE = 0.1
+
+
+async def fetch_offsets(
+    coordinator: Coordinator,
+    partitions: Iterable[TopicPartition] | None,
+    *,
+    timeout: float,
+    require_stable: bool = True,
+) -> dict[TopicPartition, CommittedOffset]:
+    """What the group committed; partitions without an offset are left out.
+
+    Args:
+        partitions: ``None`` asks for all that the group has.
+        require_stable: wait until open transactions that commit offsets have ended (KIP-447).
+
+    Raises:
+        PegelError: they cannot be read.
+    """
+    wanted: dict[str, list[int]] | None = None
+    if partitions is not None:
+        wanted = {}
+        for topic, partition in partitions:
+            wanted.setdefault(topic, []).append(partition)
+        if not wanted:
+            return {}
+    request = _fetch_request(coordinator.group, wanted, require_stable)
+    response = await coordinator.ask(request, OffsetFetchResponse, _fetch_error, timeout=timeout)
+    code = _fetch_error(response)
+    if code:
+        raise broker_error(code, f"offsets of group {coordinator.group!r}")
+    found: dict[TopicPartition, CommittedOffset] = {}
+    for answer in response.groups[0].topics if response.groups else response.topics:
+        for p in answer.partitions:
+            tp = TopicPartition(answer.name, p.partition_index)
+            if p.error_code:
+                raise broker_error(p.error_code, f"offset of {tp} in {coordinator.group!r}")
+            if p.committed_offset >= 0:
+                found[tp] = CommittedOffset(
+                    p.committed_offset, p.committed_leader_epoch, p.metadata or ""
+                )
+    return found
+
+
+def _fetch_request(
+    group: str, wanted: Mapping[str, list[int]] | None, require_stable: bool
+) -> OffsetFetchRequest:
+    """Filled for every version: one group until 7, groups from 8 on."""
+    return OffsetFetchRequest(
+        group_id=group,
+        topics=None
+        if wanted is None
+        else [OffsetFetchRequestTopic(name=t, partition_indexes=p) for t, p in wanted.items()],
+        groups=[
+            OffsetFetchRequestGroup(
+                group_id=group,
+                topics=None
+                if wanted is None
+                else [
+                    OffsetFetchRequestTopics(name=t, partition_indexes=p) for t, p in wanted.items()
+                ],
+            )
+        ],
+        require_stable=require_stable,
+    )
+
+
+def _fetch_error(response: OffsetFetchResponse) -> int:
+    """The error of the group, or one of a partition that a retry can help."""
+    answer = response.groups[0] if response.groups else response
+    if answer.error_code:
+        return answer.error_code
+    for topic in answer.topics:
+        for p in topic.partitions:
+            if p.error_code and to_error_code(p.error_code).retriable:
+                return p.error_code
+    return 0
+
+
+async def commit_offsets(
+    coordinator: Coordinator,
+    offsets: Mapping[TopicPartition, CommittedOffset],
+    who: Identity | None,
+    *,
+    timeout: float,
+) -> None:
+    """Have the group keep these offsets.
+
+    Args:
+        who: the member that commits; ``None`` for a group without members.
+
+    Raises:
+        CommitFailedError: the group went on without this member.
+        PegelError: they were not all committed.
+    """
+    topics: dict[str, OffsetCommitRequestTopic] = {}
+    for tp, committed in sorted(offsets.items()):
+        topic = topics.setdefault(tp.topic, OffsetCommitRequestTopic(name=tp.topic))
+        topic.partitions.append(
+            OffsetCommitRequestPartition(
+                partition_index=tp.partition,
+                committed_offset=committed.offset,
+                committed_leader_epoch=committed.leader_epoch,
+                committed_metadata=committed.metadata,
+            )
+        )
+    request = OffsetCommitRequest(
+        group_id=coordinator.group,
+        generation_id_or_member_epoch=-1 if who is None else who.generation,
+        member_id="" if who is None else who.member_id,
+        group_instance_id=None if who is None else who.instance_id,
+        topics=list(topics.values()),
+    )
+    response = await coordinator.ask(request, OffsetCommitResponse, _commit_error, timeout=timeout)
+    code = to_error_code(_commit_error(response))
+    if code in _FENCED:
+        raise CommitFailedError(
+            f"group {coordinator.group!r} took no commit: {code.message} What was read since the "
+            "last commit will be read again, maybe by another member",
+            code,
+            retriable=code is ErrorCode.REBALANCE_IN_PROGRESS,
+        )
+    if code is not ErrorCode.NONE:
+        raise broker_error(code, f"commit of group {coordinator.group!r}")
+
+
+def _commit_error(response: OffsetCommitResponse) -> int:
+    return next((p.error_code for t in response.topics for p in t.partitions if p.error_code), 0)
+
+
+class AutoCommit:
+    """Commits what the reader finished, soon after: one commit at a time, the newest offsets.
+
+    A quick reader is not held up by a commit for each batch; the next one takes what was finished
+    meanwhile. ``flush`` waits for all of it, before partitions go to somebody else.
+
+    Args:
+        commit: does one commit; raises PegelError.
+        on_error: told of an error that will not go away, once.
+    """
+
+    def __init__(
+        self,
+        commit: Callable[[Mapping[TopicPartition, CommittedOffset]], asyncio.Task[None]],
+        on_error: Callable[[PegelError], None],
+    ) -> None:
+        self._commit, self._on_error = commit, on_error
+        self._finished: dict[TopicPartition, CommittedOffset] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._closed = False
+
+    def finished(self, tp: TopicPartition, committed: CommittedOffset) -> None:
+        """Everything before ``committed`` has been worked on."""
+        self._finished[tp] = committed
+        if self._task is None and not self._closed:
+            self._task = asyncio.get_running_loop().create_task(self._run())
+
+    def forget(self, partitions: Iterable[TopicPartition]) -> None:
+        """These are somebody else's now."""
+        for tp in partitions:
+            self._finished.pop(tp, None)
+
+    async def flush(self, timeout: float) -> None:
+        """Return when everything finished is committed, or cannot be.
+
+        Raises:
+            CommitFailedError: the group went on without this member.
+            PegelError: not committed within ``timeout`` seconds.
+        """
+        deadline = asyncio.get_running_loop().time() + timeout
+        if self._task is not None:
+            await asyncio.wait([self._task], timeout=timeout)
+        while self._finished:
+            left = deadline - asyncio.get_running_loop().time()
+            offsets, self._finished = self._finished, {}
+            task = self._commit(offsets)
+            done, _ = await asyncio.wait([task], timeout=max(0.001, left))
+            if not done:
+                task.cancel()
+                raise CommitFailedError(
+                    f"no commit within {timeout:.3g} s; what was read since the last one will be "
+                    "read again",
+                    ErrorCode.REQUEST_TIMED_OUT,
+                )
+            task.result()
+
+    async def close(self) -> None:
+        self._closed = True
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def _run(self) -> None:
+        try:
+            while self._finished:
+                offsets, self._finished = self._finished, {}
+                try:
+                    await self._commit(offsets)
+                except PegelError as error:
+                    if not error.retriable:
+                        self._give_up(error)
+                        return
+                    # Newer offsets that were finished meanwhile stand above these.
+                    self._finished = {**offsets, **self._finished}
+                    await asyncio.sleep(_RETRY_PAUSE)
+        finally:
+            self._task = None
+
+    def _give_up(self, error: PegelError) -> None:
+        if isinstance(error, CommitFailedError):
+            _log.warning("%s", error)
+        else:
+            self._on_error(error)
