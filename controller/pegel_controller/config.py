@@ -185,6 +185,11 @@ BROKER_CONFIGS = _table(
     ConfigKey("process.roles", _T.LIST, "", "broker, controller or both."),
     ConfigKey("replica.fetch.max.bytes", _T.INT, "1048576", "Bytes per partition.", minimum=0),
     ConfigKey("replica.fetch.wait.max.ms", _T.INT, "500", "Follower long poll.", minimum=0),
+    ConfigKey("replica.replacement.moves.max", _T.INT, "16",
+              "Replicas of lost brokers that are rebuilt at a time.", dynamic=True, minimum=1),
+    ConfigKey("replica.replacement.timeout.ms", _T.LONG, "600000",
+              "Absence after which a broker's replicas are rebuilt on others; -1: never.",
+              dynamic=True, minimum=-1),
     ConfigKey("replica.lag.time.max.ms", _T.LONG, "30000", "Lag that leaves the ISR.", minimum=1),
     ConfigKey("request.slow.log.ms", _T.LONG, "1000", "Log slower requests; 0: none.", minimum=0),
     ConfigKey("socket.request.max.bytes", _T.INT, "104857600", "Largest request.", minimum=1),
@@ -319,6 +324,12 @@ def effective_topic_config(
     """Typed values of every topic key as they hold for `topic`."""
     described = describe_topic_config(image, topic, static, broker_id)
     return {name: parse(entry.key, entry.value) for name, entry in described.items()}
+
+
+def broker_value(image: MetadataImage, key: ConfigKey, static: Mapping[str, str]) -> Value:
+    """A key's value as it holds for the cluster: what is set for all brokers, static, default."""
+    layers = _broker_layers(image, static, key.name, None)
+    return parse(key, layers[0].value if layers else key.default)
 
 
 def topic_value(image: MetadataImage, topic: str, name: str, static: Mapping[str, str]) -> Value:

@@ -6,7 +6,7 @@ from random import Random
 from typing import TypeVar
 
 from pegel.protocol.errors import ErrorCode
-from pegel_controller.control import elections, handover, reassignment
+from pegel_controller.control import elections, handover, reassignment, replacement
 from pegel_controller.control.brokers import BrokerControl, check_epoch
 from pegel_controller.control.configs import plan_configs
 from pegel_controller.control.options import ControllerOptions, ControllerResult
@@ -39,6 +39,7 @@ class Controller:
         self.history = History()
         self.brokers = BrokerControl(self.options)
         self.handovers = handover.Handovers()
+        self.replacements = replacement.Replacements()
         self._random = random
         self._tip: Tip | None = None
         self._next_balance = 0.0
@@ -71,6 +72,7 @@ class Controller:
         self._tip = Tip(image, self.options.static_configs)
         self.brokers.take_over(now, image)
         self.handovers.clear()
+        self.replacements.clear()
         self._next_balance = now + self.options.balance_interval
         self._next_advance = now
 
@@ -294,11 +296,12 @@ class Controller:
     # -- time
 
     def tick(self, now: float) -> ControllerResult:
-        """Session expiry, moves, and the balance of preferred leaders."""
+        """Session expiry, moves, replacements, and the balance of preferred leaders."""
         records = self.brokers.expire(now, self.tip)
         if now >= self._next_advance:
             self._next_advance = now + self.options.reassignment_check_interval
             records += reassignment.advance_all(self.tip, self.handovers)
+            records += self.replacements.plan(now, self.tip, self.handovers)
         if now >= self._next_balance:
             self._next_balance = now + self.options.balance_interval
             elections.balance(self.tip, self.options.balance_batch_max, self.handovers)
@@ -311,7 +314,7 @@ class Controller:
         session = self.brokers.next_deadline()
         if session is not None:
             deadlines.append(session)
-        if self._tip.moving:
+        if self._tip.moving or self._tip.absent:
             deadlines.append(self._next_advance)
         return min(deadlines)
 

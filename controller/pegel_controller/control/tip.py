@@ -7,6 +7,10 @@ from pegel_controller.config import topic_value
 from pegel_controller.control.partitions import next_partition
 from pegel_controller.metadata.image import MetadataImage, PartitionState
 from pegel_controller.metadata.records import (
+    BrokerFencedRecord,
+    BrokerRegisteredRecord,
+    BrokerUnfencedRecord,
+    BrokerUnregisteredRecord,
     PartitionChangeRecord,
     PartitionRecord,
     Record,
@@ -25,11 +29,16 @@ class Tip:
         self._partitions_of: dict[int, dict[PartitionKey, None]] = {}
         # Partitions whose reassignment is under way, in the order in which they began.
         self.moving: dict[PartitionKey, None] = {}
+        # Brokers that are fenced, or that hold replicas and are registered no more.
+        self.absent: dict[int, None] = {b: None for b, s in image.brokers.items() if s.fenced}
         for topic in image.topics_by_id.values():
             for number, partition in enumerate(topic.partitions):
                 self._index(topic.topic_id, number, partition.replicas)
                 if partition.reassigning:
                     self.moving[topic.topic_id, number] = None
+        for broker in self._partitions_of:
+            if broker not in image.brokers:
+                self.absent[broker] = None
 
     def apply(self, records: Sequence[Record]) -> None:
         for record in records:
@@ -44,6 +53,12 @@ class Tip:
                     self.moving.pop((topic.topic_id, number), None)
                     for broker in partition.replicas:
                         self._partitions_of[broker].pop((topic.topic_id, number), None)
+            elif isinstance(
+                record, BrokerRegisteredRecord | BrokerFencedRecord | BrokerUnregisteredRecord
+            ):
+                self.absent[record.node_id] = None
+            elif isinstance(record, BrokerUnfencedRecord):
+                self.absent.pop(record.node_id, None)
         if records:
             self.image = self.image.apply(records, self.image.index)
 

@@ -9,7 +9,7 @@ from uuid import UUID
 from pegel_controller.control.controller import Controller
 from pegel_controller.control.options import ControllerResult
 from pegel_controller.metadata.delta import MetadataDelta
-from pegel_controller.metadata.image import MetadataImage, PartitionState
+from pegel_controller.metadata.image import RESOURCE_BROKER, MetadataImage, PartitionState
 from pegel_controller.metadata.records import decode_records, encode_records
 from pegel_controller.rpc import messages as m
 from pegel_controller.rpc.reassignment_messages import (
@@ -80,6 +80,20 @@ class Harness:
 
     def cancel(self, topic: str = "t", number: int = 0) -> int:
         return self.move(None, topic, number)
+
+    def configure(self, key: str, value: str) -> None:
+        """Set a broker key for all brokers."""
+        change = m.ConfigOperation(key, 0, value)
+        request = m.AlterConfigsRequest((m.ConfigResource(RESOURCE_BROKER, "", (change,)),))
+        result = self.commit(self.controller.alter_configs(self.now, request))
+        assert not result.response.resources[0].error
+
+    def elect_away(self, number: int, topic: str = "t") -> None:
+        """Another in-sync replica leads now."""
+        state = self.partition(topic, number)
+        others = [b for b in state.replicas if b != state.leader]
+        self.move((*others, state.leader), topic, number)
+        self.elect_preferred()
 
     def delete(self, topic: str) -> None:
         request = m.DeleteTopicsRequest((m.DeletableTopic(topic),))
