@@ -73,6 +73,13 @@ def _list_settings(context: click.Context, _option: click.Parameter, wanted: boo
     show_default=True,
     type=click.Choice(["debug", "info", "warning", "error"]),
 )
+@click.option(
+    "--log-format",
+    default="text",
+    show_default=True,
+    type=click.Choice(["text", "json"]),
+    help="json: one object a line, with the same facts.",
+)
 @click.option("--log-file", help="Write the log here instead of to standard error.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON line once it serves.")
 @click.option(
@@ -95,6 +102,7 @@ def server(
     config_file: str | None,
     settings: tuple[str, ...],
     log_level: str,
+    log_format: str,
     log_file: str | None,
     as_json: bool,
     **options: str | int | None,
@@ -107,8 +115,9 @@ def server(
 
     Three on one machine are easier with `pegel up`.
     """
+    from pegel.logs import set_up_logging
     from pegel_broker.config import NodeConfigError, parse_properties
-    from pegel_broker.run import run_node, set_up_logging
+    from pegel_broker.run import run_node
 
     try:
         values = {}
@@ -126,7 +135,7 @@ def server(
         config = node_config(values)
     except NodeConfigError as error:
         raise click.UsageError(str(error)) from None
-    set_up_logging(log_level, log_file)
+    set_up_logging(log_level, log_file or sys.stderr, log_format, config.node_id)
 
     def on_ready(node: Node) -> None:
         if as_json:

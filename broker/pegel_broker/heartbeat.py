@@ -7,6 +7,7 @@ import logging
 import uuid
 from collections.abc import Callable
 
+from pegel.logs import Event
 from pegel.protocol.errors import ErrorCode
 from pegel.seams import World
 from pegel_controller.metadata import MetadataDelta, MetadataImage, decode_records, decode_snapshot
@@ -124,7 +125,8 @@ class BrokerSession:
             assert isinstance(response, m.RegisterBrokerResponse)
             if not response.error:
                 self.broker_epoch = response.broker_epoch
-                _log.info("registered with broker epoch %d", response.broker_epoch)
+                broker, epoch = self._registration.broker_id, response.broker_epoch
+                _log.info(Event("registered", broker=broker, broker_epoch=epoch))
                 return
             _log.info("not registered yet: %s", response.message)
             await asyncio.sleep(REGISTER_RETRY)
@@ -167,7 +169,8 @@ class BrokerSession:
     def _set_fenced(self, fenced: bool) -> None:
         if fenced != self.fenced:
             self.fenced = fenced
-            _log.info("fenced" if fenced else "unfenced: serving")
+            broker = self._registration.broker_id
+            _log.info(Event("fenced_here" if fenced else "unfenced_here", broker=broker))
         if fenced:
             self.unfenced.clear()
             self._on_lost()

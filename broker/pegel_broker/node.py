@@ -9,6 +9,7 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 
 import pegel_broker.handlers  # noqa: F401 (registers every handler)
+from pegel.logs import Event
 from pegel.metrics.http import HttpCounters, HttpServer
 from pegel.protocol.errors import ErrorCode
 from pegel.seams import World
@@ -286,7 +287,8 @@ class Node:
         await self.session.caught_up.wait()
         self.listener.begin_serving()
         await self.session.unfenced.wait()
-        _log.info("node %d serves on %s:%d", self.config.node_id, *(self.addresses.client or ()))
+        host, port = self.addresses.client or ("", -1)
+        _log.info(Event("serves", listener=f"{host}:{port}"))
         self.ready.set()
 
     async def _controller_ready(self) -> None:
@@ -343,7 +345,7 @@ class Node:
             self._tasks.append(asyncio.ensure_future(_swallow(call)))
 
     def _on_directory_offline(self, path: str, reason: str) -> None:
-        _log.error("log directory %s is offline: %s", path, reason)
+        _log.error(Event("log_directory_offline", dir=path, reason=reason))
         assert self.logs is not None
         if all(d.offline is not None for d in self.logs.directories):
             self._fail(f"no log directory is left: {path}: {reason}")

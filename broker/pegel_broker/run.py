@@ -8,8 +8,6 @@ import logging
 import os
 import random
 import signal
-import sys
-import time
 from collections.abc import Callable
 
 from pegel.seams import World
@@ -18,22 +16,6 @@ from pegel.seams.disk import RealDisk, ThreadDiskQueue
 from pegel.seams.network import RealNetwork
 from pegel_broker.config import NodeConfig
 from pegel_broker.node import Node, NodeError
-
-LOG_FORMAT = "%(asctime)s.%(msecs)03d %(levelname)-7s %(name)s %(message)s"
-
-
-class _Formatter(logging.Formatter):
-    converter = staticmethod(time.gmtime)
-
-
-def set_up_logging(level: str, path: str | None = None) -> None:
-    """Log lines in UTC, to ``path`` or to standard error."""
-    handler: logging.Handler
-    handler = logging.FileHandler(path) if path is not None else logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Formatter(LOG_FORMAT, "%Y-%m-%dT%H:%M:%S"))
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(level.upper())
 
 
 def real_world() -> World:

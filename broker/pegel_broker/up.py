@@ -160,6 +160,13 @@ def _properties(plan: _Plan, directory: Path, node_id: int, settings: Sequence[s
     show_default=True,
     type=click.Choice(["debug", "info", "warning", "error"]),
 )
+@click.option(
+    "--log-format",
+    default="text",
+    show_default=True,
+    type=click.Choice(["text", "json"]),
+    help="json: the nodes log one object a line, with the same facts.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the ready line as one JSON document.")
 def up(
     brokers: int,
@@ -167,6 +174,7 @@ def up(
     base_port: int | None,
     settings: tuple[str, ...],
     log_level: str,
+    log_format: str,
     as_json: bool,
 ) -> None:
     """Start a cluster of real processes on this machine and run it until Ctrl-C or SIGTERM.
@@ -192,17 +200,19 @@ def up(
             configs[node_id] = node_config(parse_properties(text))
     except NodeConfigError as error:
         raise click.UsageError(str(error)) from None
-    cluster = _Cluster(directory)
+    cluster = _Cluster(directory, log_level, log_format)
     for node_id, config in configs.items():
-        cluster.fork(node_id, config, log_level)
+        cluster.fork(node_id, config)
     sys.exit(cluster.run(plan, as_json=as_json))
 
 
 class _Cluster:
     """The parent: forks the nodes, waits for them, passes the end on."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, log_level: str, log_format: str) -> None:
         self._directory = directory
+        self._log_level = log_level
+        self._log_format = log_format
         self._children: dict[int, _Child] = {}
         # The children hold the reading end: it ends when this process does.
         self._lifeline = os.pipe()
@@ -217,7 +227,7 @@ class _Cluster:
     def _on_stop(self, *_: object) -> None:
         self._stopping = True
 
-    def fork(self, node_id: int, config: object, log_level: str) -> None:
+    def fork(self, node_id: int, config: object) -> None:
         reading, writing = os.pipe()
         sys.stdout.flush()
         sys.stderr.flush()
@@ -225,23 +235,25 @@ class _Cluster:
         if pid == 0:
             os.close(reading)
             os.close(self._lifeline[1])
-            self._be_node(node_id, config, log_level, writing)
+            self._be_node(node_id, config, writing)
         os.close(writing)
         self._children[node_id] = _Child(node_id, pid, reading)
 
-    def _be_node(self, node_id: int, config: object, log_level: str, pipe: int) -> None:
+    def _be_node(self, node_id: int, config: object, pipe: int) -> None:
         """In the child; never returns."""
         code = 1
         try:
+            from pegel.logs import set_up_logging
             from pegel_broker.cli import node_line
             from pegel_broker.config import NodeConfig
             from pegel_broker.node import Node
-            from pegel_broker.run import run_node, set_up_logging
+            from pegel_broker.run import run_node
 
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             os.setpgid(0, 0)  # Ctrl-C reaches the parent alone, which ends all in order
-            set_up_logging(log_level, str(self._directory / f"node-{node_id}" / "node.log"))
+            path = str(self._directory / f"node-{node_id}" / "node.log")
+            set_up_logging(self._log_level, path, self._log_format, node_id)
             assert isinstance(config, NodeConfig)
 
             def on_ready(node: Node) -> None:
@@ -318,6 +330,9 @@ class _Cluster:
             lines = (self._directory / f"node-{node_id}" / "node.log").read_text().splitlines()
         except OSError:
             return ""
+        if self._log_format == "json":
+            found = [json.loads(line) for line in lines[-20:] if '"critical"' in line]
+            return f": {found[-1].get('message', found[-1])}" if found else ""
         critical = [line for line in lines[-20:] if " CRITICAL " in line]
         return f": {critical[-1].split(' CRITICAL', 1)[1].strip()}" if critical else ""
 

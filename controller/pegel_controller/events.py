@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+from pegel.logs import Event
 from pegel_controller.metadata import MetadataImage
 from pegel_controller.metadata import records as r
 
@@ -19,19 +20,19 @@ def log_events(before: MetadataImage, records: Sequence[r.Record], at_ms: int) -
     elected = 0
     for record in records:
         if isinstance(record, r.BrokerFencedRecord):
-            _log.info("fenced broker=%d reason=%s at_ms=%d", record.node_id, record.reason, at_ms)
+            _log.info(Event("fenced", broker=record.node_id, reason=record.reason, at_ms=at_ms))
         elif isinstance(record, r.BrokerUnfencedRecord):
-            _log.info("unfenced broker=%d at_ms=%d", record.node_id, at_ms)
+            _log.info(Event("unfenced", broker=record.node_id, at_ms=at_ms))
         elif isinstance(record, r.PartitionChangeRecord):
             topic = before.topics_by_id.get(record.topic_id)
             if topic is None or topic.partitions[record.partition].leader == record.leader:
                 continue
             elected += 1
             if elected <= MAX_LOGGED_ELECTIONS:
-                _log.info(
-                    "elected topic=%s partition=%d leader=%d epoch=%d reason=%s at_ms=%d",
-                    topic.name, record.partition, record.leader, record.leader_epoch,
-                    record.reason, at_ms,
-                )  # fmt: skip
+                _log.info(Event(
+                    "elected", partition=f"{topic.name}-{record.partition}",
+                    epoch=record.leader_epoch, leader=record.leader, isr=list(record.isr),
+                    reason=record.reason, at_ms=at_ms,
+                ))  # fmt: skip
     if elected > MAX_LOGGED_ELECTIONS:
-        _log.info("elected leaders of %d partitions at_ms=%d", elected, at_ms)
+        _log.info(Event("elected_many", partitions=elected, at_ms=at_ms))

@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable, Coroutine, Mapping
 from random import Random
 
+from pegel.logs import Event
 from pegel.protocol.errors import ErrorCode
 from pegel.seams import World
 from pegel_controller.control.controller import Controller, NotActiveError
@@ -180,7 +181,7 @@ class ControllerNode:
         now = self.world.clock.monotonic()
         self.stats.on_leader(now, leader_id, active=is_leader)
         if is_leader and not self.controller.active:
-            _log.info("active controller %d in term %d", self.node_id, term)
+            _log.info(Event("active_controller", controller=self.node_id, term=term))
             self.controller.on_leadership(now, self.image)
             self._last_proposed = self.image.index
             if not self.image.cluster_id:
@@ -189,7 +190,7 @@ class ControllerNode:
             self._arm()
             self._spawn(self._probe_absent_brokers(), "takeover-probe")
         elif not is_leader and self.controller.active:
-            _log.info("no longer the active controller (term %d, leader %s)", term, leader_id)
+            _log.info(Event("inactive_controller", term=term, leader=leader_id))
             self._lose_leadership()
 
     def _bootstrap(self) -> None:
@@ -284,7 +285,7 @@ class ControllerNode:
             return
         now, at_ms = self.world.clock.monotonic(), self.world.clock.wall_ms()
         if self.controller.on_broker_connection_lost(now, broker_id):
-            _log.info("noticed broker=%d connection lost at_ms=%d", broker_id, at_ms)
+            _log.info(Event("noticed", broker=broker_id, what="connection_lost", at_ms=at_ms))
             self._spawn(self._probe(broker_id), f"probe-{broker_id}")
 
     # -- failures
@@ -295,7 +296,8 @@ class ControllerNode:
     def _on_peer_refused(self, peer: int) -> None:
         """Nothing listens at the peer's address: it stopped leading before that."""
         if not self._closed and self.raft.leader_id == peer:
-            _log.info("noticed controller=%d gone at_ms=%d", peer, self.world.clock.wall_ms())
+            at_ms = self.world.clock.wall_ms()
+            _log.info(Event("noticed", controller=peer, what="gone", at_ms=at_ms))
         self.raft.on_peer_lost(peer)
 
     async def _probe(self, broker_id: int) -> None:

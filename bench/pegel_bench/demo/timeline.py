@@ -53,7 +53,7 @@ def failover(
         Moment(
             "elected",
             f"a new leader of partition {partition} is committed",
-            first(f"elected topic={topic} partition={partition} "),
+            first(f"elected partition={topic}-{partition} "),
         ),
         Moment("acknowledged", "first write by all in-sync replicas since", acknowledged_ms),
     ]

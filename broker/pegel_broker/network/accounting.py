@@ -15,6 +15,7 @@ import logging
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from pegel.logs import Event
 from pegel.protocol.api_keys import APIS, ApiKey
 from pegel.protocol.messages.fetch import FetchRequest, FetchResponse
 from pegel.protocol.messages.produce import ProduceResponse
@@ -122,14 +123,15 @@ class Accounting:
         }
         longest = max(phases, key=lambda name: phases[name])
         topic, partition = _first_partition(slot.message)
-        _log.warning(
-            "slow request api=%s took_ms=%.0f queue_ms=%.0f local_ms=%.0f remote_ms=%.0f "
-            "send_ms=%.0f topic=%s partition=%d reason=%s: %s%s",
-            slot.stats.name, (sent - slot.arrived) * 1000, phases["queue"] * 1000,
-            phases["local"] * 1000, (slot.ready - slot.returned) * 1000, phases["send"] * 1000,
-            topic, partition, longest, self._why(slot, longest, topic, partition),
-            f" ({unlogged} more were not logged)" if unlogged else "",
-        )  # fmt: skip
+        where = {"partition": f"{topic}-{partition}"} if topic else {}
+        more = {"not_logged": unlogged} if unlogged else {}
+        milliseconds = {f"{name}_ms": round(seconds * 1000) for name, seconds in phases.items()}
+        milliseconds["remote_ms"] = round((slot.ready - slot.returned) * 1000)
+        _log.warning(Event(
+            "slow_request", api=slot.stats.name, took_ms=round((sent - slot.arrived) * 1000),
+            **milliseconds, **where, **more, phase=longest,
+            reason=self._why(slot, longest, topic, partition),
+        ))  # fmt: skip
 
     def _why(self, slot: Slot, longest: str, topic: str, partition: int) -> str:
         if longest == "queue":

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from pegel.errors import PegelError
+from pegel.logs import Event
 from pegel.network.connection import Connection
 from pegel.protocol.errors import ErrorCode
 from pegel.protocol.messages.fetch import (
@@ -369,9 +370,10 @@ class ReplicaFetcher:
         hosted = following.hosted
         if data.error_code == ErrorCode.OFFSET_OUT_OF_RANGE and data.log_start_offset >= 0:
             # Retention at the leader has overtaken this replica: nothing here is of use.
-            _log.info(
-                "%s-%d restarts at offset %d of its leader", *hosted.key, data.log_start_offset
-            )
+            _log.info(Event(
+                "restarted", partition=hosted.name, epoch=following.epoch,
+                offset=data.log_start_offset, reason="the leader has deleted what follows here",
+            ))  # fmt: skip
             self._truncate(key, following, data.log_start_offset, restart=True)
             return
         _log.debug("following %s-%d: error %d", *hosted.key, data.error_code)
@@ -404,10 +406,10 @@ class ReplicaFetcher:
         if not restart and offset < core.high_watermark:
             # Only an unclean election may lose what was committed.
             self._manager.stats.high_watermark_backwards += 1
-            _log.warning(
-                "%s-%d is truncated to %d, below its high watermark %d",
-                *hosted.key, offset, core.high_watermark,
-            )  # fmt: skip
+            _log.warning(Event(
+                "truncated_committed", partition=hosted.name, epoch=core.state.epoch,
+                offset=offset, high_watermark=core.high_watermark,
+            ))  # fmt: skip
         following.truncating = True
         self._touch(key)
         done = log.truncate_fully_and_start_at(offset) if restart else log.truncate_to(offset)

@@ -130,6 +130,11 @@ class HostedPartition:
         return self.core.topic, self.core.partition
 
     @property
+    def name(self) -> str:
+        """As in logs and on disk: topic-number."""
+        return f"{self.core.topic}-{self.core.partition}"
+
+    @property
     def paced(self) -> bool:
         """Whether this replica, as a follower, may be copied at a limited pace only."""
         return (self.adding or self.throttled_as_follower) and not self.in_sync

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
+from pegel.logs import Event
 from pegel.protocol.errors import ErrorCode
 from pegel_broker.replication.hosted import HostedPartition
 from pegel_broker.replication.partition import Leader
@@ -130,8 +131,11 @@ class IsrSync:
             manager.stats.isr_shrinks += 1
         else:
             manager.stats.isr_expands += 1
-        _log.info("%s-%d asks for the ISR %s instead of %s", *hosted.key, wanted, state.isr)
         detail = core.lag_of(now, end, wanted)
+        _log.info(Event(
+            "isr_asked", partition=hosted.name, epoch=state.epoch, isr=list(wanted),
+            before=list(state.isr), detail=detail,
+        ))  # fmt: skip
         members = tuple(IsrMember(broker, epoch) for broker, epoch in core.propose(wanted))
         return hosted, AlterPartitionItem(
             hosted.topic_id, core.partition, state.epoch, state.partition_epoch, members,
@@ -146,7 +150,10 @@ class IsrSync:
             hosted.advance()
             self.consider(hosted)
             return
-        _log.info("%s-%d: the ISR change was refused with error %d", *hosted.key, result.error)
+        _log.info(Event(
+            "isr_refused", partition=hosted.name, epoch=core.state.epoch,
+            error=ErrorCode(result.error).name,
+        ))  # fmt: skip
         core.on_isr_refused(core.state.epoch, definite=result.error in _DEFINITE)
 
 

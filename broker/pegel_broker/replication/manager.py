@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from uuid import UUID
 
+from pegel.logs import Event
 from pegel.protocol.errors import ErrorCode
 from pegel.seams import World
 from pegel_broker.log.config import LogConfig
@@ -24,7 +25,7 @@ from pegel_broker.replication import fetching, offsets, producing, trimming
 from pegel_broker.replication.fetchers import ReplicaFetchers
 from pegel_broker.replication.hosted import HostedPartition
 from pegel_broker.replication.isr_sync import IsrSync
-from pegel_broker.replication.partition import Follower, Leader, Partition
+from pegel_broker.replication.partition import Follower, Leader, Partition, State
 from pegel_broker.replication.results import (
     EpochEndResult,
     FetchItem,
@@ -261,7 +262,7 @@ class ReplicaManager:
             self.clock.monotonic(), state, hosted.log.log_end_offset, hosted.log.high_watermark
         )
         if changed:
-            self._change_role(hosted, before.epoch)
+            self._change_role(hosted, before)
         elif paced != hosted.paced:
             self._change_pace(hosted)
         hosted.advance()
@@ -292,23 +293,31 @@ class ReplicaManager:
             self._on_log_offline(log, log.offline)
         return hosted
 
-    def _change_role(self, hosted: HostedPartition, old_epoch: int) -> None:
+    def _change_role(self, hosted: HostedPartition, before: State) -> None:
         state = hosted.core.state
+        level = logging.INFO if isinstance(before, Leader) else logging.DEBUG
         self._fetchers.forget(hosted)
         hosted.fail_waiting(ErrorCode.NOT_LEADER_OR_FOLLOWER)
         at_ms = self.clock.wall_ms()
         if isinstance(state, Leader):
             hosted.log.assign_epoch(state.epoch)
             self._isr.watch_lag(hosted)
-            _log.info("leader of %s-%d in epoch %d from offset %d at_ms=%d", *hosted.key,
-                      state.epoch, state.epoch_start_offset, at_ms)  # fmt: skip
+            _log.info(Event(
+                "leads", partition=hosted.name, epoch=state.epoch, isr=list(state.isr),
+                offset=state.epoch_start_offset, at_ms=at_ms,
+            ))  # fmt: skip
         elif isinstance(state, Follower):
             if hosted.log.offline is None:
                 self._fetchers.follow(hosted)
-            _log.debug("follower of broker %d for %s-%d in epoch %d", state.leader_id, *hosted.key,
-                       state.epoch)  # fmt: skip
+            # A line for each partition only where this broker led before: there may be thousands.
+            _log.log(level, Event(
+                "follows", partition=hosted.name, epoch=state.epoch, leader=state.leader_id,
+                offset=hosted.log.log_end_offset, at_ms=at_ms,
+            ))  # fmt: skip
         else:
-            _log.debug("%s-%d has no leader (epoch %d -> %d)", *hosted.key, old_epoch, state.epoch)
+            _log.log(level, Event(
+                "leaderless", partition=hosted.name, epoch=state.epoch, at_ms=at_ms
+            ))  # fmt: skip
 
     def _change_pace(self, hosted: HostedPartition) -> None:
         if isinstance(hosted.core.state, Follower) and hosted.log.offline is None:
@@ -348,7 +357,8 @@ class ReplicaManager:
 
     def _on_log_offline(self, log: PartitionLog, reason: str) -> None:
         hosted = self._hosted.get((log.topic, log.partition))
-        _log.error("%s-%d is offline: %s", log.topic, log.partition, reason)
+        name = f"{log.topic}-{log.partition}"
+        _log.error(Event("replica_offline", partition=name, reason=reason))
         if hosted is None or hosted.log is not log:
             return
         self._fetchers.forget(hosted)

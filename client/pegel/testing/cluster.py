@@ -65,6 +65,7 @@ class LocalCluster:
         *,
         base_port: int = 0,
         log_level: str = "info",
+        log_format: str = "text",
     ) -> None:
         self.bootstrap = ""
         self.ready_seconds = 0.0
@@ -73,8 +74,9 @@ class LocalCluster:
         self.data_dir = Path(tempfile.mkdtemp(prefix="pegel-") if data_dir is None else data_dir)
         self._arguments = [
             "up", "--json", "--brokers", str(brokers), "--data-dir", str(self.data_dir),
-            "--log-level", log_level,
+            "--log-level", log_level, "--log-format", log_format,
         ]  # fmt: skip
+        self._log_format = log_format
         # A directory that holds a cluster knows its ports.
         if not (self.data_dir / "cluster.json").exists() or base_port:
             self._arguments += ["--base-port", str(base_port)]
@@ -170,7 +172,7 @@ class LocalCluster:
                     stream.close()
         node.process = _spawn([
             "server", "--json", "--config", str(node.data_dir / "server.properties"),
-            "--log-file", str(node.data_dir / "node.log"),
+            "--log-file", str(node.data_dir / "node.log"), "--log-format", self._log_format,
         ])  # fmt: skip
         ready = _ready_line(node.process)
         node.pid, node.alive, node.paused = ready["pid"], True, False

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pegel_bench.demo.timeline import failover
 
 LOG_1 = """\
-2026-01-01T00:00:00.100 INFO pegel.controller elected topic=t partition=0 leader=2 epoch=0 reason=x at_ms=100
-2026-01-01T00:00:01.007 INFO pegel.controller noticed broker=2 connection lost at_ms=1007
+2026-01-01T00:00:00.100 INFO pegel.controller elected partition=t-0 epoch=0 leader=2 reason=x at_ms=100
+2026-01-01T00:00:01.007 INFO pegel.controller noticed broker=2 what=connection_lost at_ms=1007
 2026-01-01T00:00:01.012 INFO pegel.controller fenced broker=2 reason=killed at_ms=1012
-2026-01-01T00:00:01.012 INFO pegel.controller elected topic=t partition=10 leader=3 epoch=1 reason=killed at_ms=1011
-2026-01-01T00:00:01.012 INFO pegel.controller elected topic=t partition=0 leader=3 epoch=1 reason=killed at_ms=1012
+2026-01-01T00:00:01.012 INFO pegel.controller elected partition=t-10 epoch=1 leader=3 reason=killed at_ms=1011
+2026-01-01T00:00:01.012 INFO pegel.controller elected partition=t-0 epoch=1 leader=3 reason=killed at_ms=1012
 """  # noqa: E501
-LOG_2 = "2026-01-01T00:00:01.005 INFO pegel.controller noticed controller=2 gone at_ms=1005\n"
+LOG_2 = "2026-01-01T00:00:01.005 INFO pegel.controller noticed controller=2 what=gone at_ms=1005\n"
 
 
 def test_the_first_event_of_each_kind_since_the_kill_counts() -> None:
