@@ -15,6 +15,8 @@ from pegel.protocol.errors import ErrorCode
 from pegel.seams import World
 from pegel.seams.disk import Lock
 from pegel_broker.config import LOOPBACK_HOSTS, ROLE_BROKER, ROLE_CONTROLLER, NodeConfig
+from pegel_broker.coordinator.service import Coordinators
+from pegel_broker.group.options import GroupOptions
 from pegel_broker.handlers.context import Broker
 from pegel_broker.heartbeat import BrokerSession
 from pegel_broker.http.server import new_server
@@ -72,6 +74,7 @@ class Node:
         self.broker: Broker | None = None
         self.session: BrokerSession | None = None
         self.replicas: ReplicaManager | None = None
+        self.coordinators: Coordinators | None = None
         self.listener: ClientListener | None = None
         self.logs: LogManager | None = None
         self.channel: ControllerChannel | None = None
@@ -251,10 +254,16 @@ class Node:
             lambda: self.session.broker_epoch if self.session else -1,
             self._on_replica_offline,
         )
+        self.coordinators = Coordinators(
+            world,
+            self.replicas,
+            GroupOptions.from_numbers(config.number),
+            commit_timeout=config.number("offsets.commit.timeout.ms") / 1000,
+        )
         self.broker = Broker(
             world, config.node_id, MetadataImage(), self.replicas, self.channel,
             FetchSessionCache(world.random), ProducerIds(self._allocate_producer_ids),
-            config.settings,
+            config.settings, self.coordinators,
         )  # fmt: skip
         self.listener = ClientListener(
             world, self.broker, max_request_bytes=config.number("socket.request.max.bytes"),
@@ -317,8 +326,10 @@ class Node:
     def _on_metadata(self, delta: MetadataDelta, image: MetadataImage) -> None:
         assert self.broker is not None
         assert self.replicas is not None
+        assert self.coordinators is not None
         self.broker.image = image
         self.replicas.apply(delta, image)
+        self.coordinators.apply(delta, image)
 
     async def _alter_partition(self, request: AlterPartitionRequest) -> AlterPartitionResponse:
         assert self.channel is not None
@@ -373,6 +384,8 @@ class Node:
         broker_epoch = self.session.broker_epoch if self.session is not None else -1
         if self.listener is not None:
             self.listener.stop_accepting()
+        if self.coordinators is not None:
+            await self.coordinators.close()
         if self.replicas is not None:
             await self.replicas.close()
         if self.listener is not None:

@@ -120,6 +120,9 @@ def _properties(plan: _Plan, directory: Path, node_id: int, settings: Sequence[s
         f"controllers={controllers}",
         f"http.listener={HOST}:{http}",
         f"cluster.id={plan.cluster_id}",
+        # Kafka waits 3 s for a group's first members, which suits a rolling start in production;
+        # here they start together or one by one at a prompt.
+        "group.initial.rebalance.delay.ms=100",
         *settings,
     ]
     return "\n".join(lines) + "\n"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from pegel.protocol.schema import Message
 from pegel.seams import World
+from pegel_broker.coordinator.service import Coordinators
 from pegel_broker.producer_ids import ProducerIds
 from pegel_broker.replication.fetch_session import FetchSessionCache
 from pegel_broker.replication.manager import ReplicaManager
@@ -39,6 +40,9 @@ class Broker:
     producer_ids: ProducerIds
     # The values that this node was started with, by Kafka's key names.
     static_configs: Mapping[str, str]
+    coordinators: Coordinators
+    # Internal topics that are being created, by name.
+    creating: dict[str, asyncio.Future[None]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ from pegel.protocol.messages.metadata import (
     MetadataResponseTopic,
 )
 from pegel.protocol.schema import Message
+from pegel_broker.coordinator.service import internal_topic
 from pegel_broker.handlers.context import Answer, Broker, Request
 from pegel_broker.handlers.registry import handles
 from pegel_broker.handlers.values import (
@@ -82,12 +83,17 @@ def _is_legal(name: str) -> bool:
 async def _create_then_respond(
     request: Request, message: MetadataRequest, names: list[str]
 ) -> Message:
-    wanted = tuple(m.CreatableTopic(name) for name in dict.fromkeys(names))
+    broker = request.broker
+    wanted = tuple(
+        internal_topic(name, broker.image, broker.node_id, broker.static_configs)
+        or m.CreatableTopic(name)
+        for name in dict.fromkeys(names)
+    )
     timeout_ms = int(AUTO_CREATE_TIMEOUT * 1000)
     asked = m.CreateTopicsRequest(wanted, False, timeout_ms)
     # A failure is told below, by the topic's error: the client asks again.
     with contextlib.suppress(RpcError):
-        await request.broker.controllers.call("create_topics", asked, AUTO_CREATE_TIMEOUT)
+        await broker.controllers.call("create_topics", asked, AUTO_CREATE_TIMEOUT)
     return _respond(request, message)
 
 

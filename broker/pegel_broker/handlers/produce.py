@@ -29,6 +29,7 @@ from pegel.record.compression import Codec
 from pegel_broker.handlers.context import Answer, Broker, CloseConnectionError, Request
 from pegel_broker.handlers.registry import handles
 from pegel_broker.replication.results import PartitionProduceResult
+from pegel_controller.metadata.image import INTERNAL_TOPICS
 
 # A client of an earlier version would read the batch back and not know its codec (KIP-110).
 ZSTD_FROM = 7
@@ -37,6 +38,8 @@ _UNKNOWN_CODEC = PartitionProduceResult(
     message=f"Produce requests with version before {ZSTD_FROM} cannot carry zstd",
 )
 
+# Kafka's own mark of who may write to internal topics.
+ADMIN_CLIENT_ID = "__admin_client"
 _Result = PartitionProduceResult | asyncio.Future[PartitionProduceResult]
 
 
@@ -65,6 +68,11 @@ def produce(request: Request) -> Answer:
             result: _Result
             if name is None:
                 result = PartitionProduceResult(ErrorCode.UNKNOWN_TOPIC_ID)
+            elif name in INTERNAL_TOPICS and request.client_id != ADMIN_CLIENT_ID:
+                result = PartitionProduceResult(
+                    ErrorCode.INVALID_TOPIC_EXCEPTION,
+                    message=f"Cannot append to internal topic {name}",
+                )
             else:
                 records = partition.records
                 assert records is None or isinstance(records, memoryview)

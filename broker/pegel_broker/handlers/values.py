@@ -14,6 +14,7 @@ def _bits(*operations: int) -> int:
 
 # Numbers of Kafka's AclOperation; without an authorizer everything is allowed.
 ALL_TOPIC_OPERATIONS = _bits(3, 4, 5, 6, 7, 8, 10, 11)
+ALL_GROUP_OPERATIONS = _bits(3, 6, 8)
 ALL_CLUSTER_OPERATIONS = _bits(5, 7, 8, 9, 10, 11, 12)
 
 

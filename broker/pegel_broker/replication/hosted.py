@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from uuid import UUID
 
 from pegel.protocol.errors import ErrorCode
@@ -91,7 +91,7 @@ class HostedPartition:
 
     __slots__ = (
         "acks_all", "acks_leader", "adding", "core", "in_sync", "log", "min_insync_replicas",
-        "purgatory", "read_elsewhere_until", "stats", "throttled_as_follower",
+        "on_committed", "purgatory", "read_elsewhere_until", "stats", "throttled_as_follower",
         "throttled_as_leader", "topic_id", "trims", "watchers",
     )  # fmt: skip
 
@@ -117,6 +117,8 @@ class HostedPartition:
         # Waiting for the high watermark, and for the leader's own stable offset; in offset order.
         self.acks_all: deque[DelayedProduce] = deque()
         self.acks_leader: deque[DelayedProduce] = deque()
+        # A coordinator that replays what is committed here.
+        self.on_committed: Callable[[], None] | None = None
         # Waiting fetches, with the number of this partition among their items.
         self.watchers: dict[FetchWaiter, int] = {}
         # Waiting for every live replica to have deleted what lies below an offset.
@@ -197,6 +199,8 @@ class HostedPartition:
                 error = ErrorCode.NOT_ENOUGH_REPLICAS_AFTER_APPEND
             _complete(self.acks_all, high_watermark, error, self.purgatory)
         elsewhere = bool(self.watchers) and self.is_read_elsewhere()
+        if self.on_committed is not None:
+            self.on_committed()
         for waiter, item in list(self.watchers.items()):
             tell = elsewhere and waiter.waits_for_appends
             waiter.signal(item, wake=tell or not waiter.waits_for_appends, at_once=tell)

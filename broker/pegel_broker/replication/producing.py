@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pegel.protocol.errors import ErrorCode
 from pegel_broker.log.errors import LogError, RejectedRecordsError
+from pegel_broker.log.results import AppendResult
 from pegel_broker.replication.hosted import DelayedProduce, HostedPartition
 from pegel_broker.replication.partition import Leader
 from pegel_broker.replication.results import PartitionProduceResult
@@ -26,10 +27,48 @@ def produce(
     acks: int,
     timeout_ms: int,
 ) -> PartitionProduceResult | asyncio.Future[PartitionProduceResult]:
-    """Append a client's batch. No ``await`` stands between the checks and the append."""
+    """Append a client's batch, and wait for what ``acks`` asks for."""
     hosted.stats.produced[acks] += 1
-    state = hosted.core.state
     now = manager.clock.monotonic()
+    appended = _append(manager, hosted, records, acks, now)
+    if isinstance(appended, PartitionProduceResult):
+        return appended
+    result = PartitionProduceResult(
+        ErrorCode.NONE,
+        appended.first_offset,
+        appended.log_append_time,
+        appended.log_start_offset,
+    )
+    if acks == ACKS_NONE:
+        return result
+    required = appended.last_offset + 1
+    everybody = acks == ACKS_ALL
+    reached = hosted.core.high_watermark if everybody else hosted.log.stable_offset
+    if reached >= required:
+        return result
+    operation = DelayedProduce(now + max(timeout_ms, 0) / 1000, required, result)
+    hosted.wait_for_ack(operation, all_replicas=everybody)
+    return operation.future
+
+
+def append_for_all(
+    manager: ReplicaManager, hosted: HostedPartition, records: memoryview
+) -> tuple[ErrorCode, int]:
+    """Append as for acks=all, for a coordinator, which follows the high watermark itself.
+
+    Returns the offset behind the batch, or an error.
+    """
+    appended = _append(manager, hosted, records, ACKS_ALL, manager.clock.monotonic())
+    if isinstance(appended, PartitionProduceResult):
+        return appended.error, -1
+    return ErrorCode.NONE, appended.last_offset + 1
+
+
+def _append(
+    manager: ReplicaManager, hosted: HostedPartition, records: memoryview, acks: int, now: float
+) -> AppendResult | PartitionProduceResult:
+    """No ``await`` stands between the checks and the append."""
+    state = hosted.core.state
     if not isinstance(state, Leader) or state.resigned or not manager.holds_lease(now):
         leader_id, leader_epoch = hosted.leader_hint
         if leader_id == manager.node_id:  # resigned, or without a lease: another may lead
@@ -46,21 +85,14 @@ def produce(
                 f"the min.isr requirement of {hosted.min_insync_replicas} for partition "
                 f"{hosted.core.topic}-{hosted.core.partition}",
             )
-    log = hosted.log
     try:
-        appended = log.append_as_leader(records, state.epoch, manager.clock.wall_ms())
+        appended = hosted.log.append_as_leader(records, state.epoch, manager.clock.wall_ms())
     except RejectedRecordsError as error:
         return PartitionProduceResult(
             error.code, message=error.message, record_errors=error.records
         )
     except LogError as error:
         return PartitionProduceResult(error.code, message=error.message)
-    result = PartitionProduceResult(
-        ErrorCode.NONE,
-        appended.first_offset,
-        appended.log_append_time,
-        appended.log_start_offset,
-    )
     if not appended.duplicate:
         stats = hosted.stats
         stats.received_bytes += appended.bytes
@@ -69,13 +101,4 @@ def produce(
         manager.watch_lag(hosted)
     else:
         manager.stats.duplicates += 1
-    if acks == ACKS_NONE:
-        return result
-    required = appended.last_offset + 1
-    everybody = acks == ACKS_ALL
-    reached = hosted.core.high_watermark if everybody else log.stable_offset
-    if reached >= required:
-        return result
-    operation = DelayedProduce(now + max(timeout_ms, 0) / 1000, required, result)
-    hosted.wait_for_ack(operation, all_replicas=everybody)
-    return operation.future
+    return appended

@@ -168,6 +168,7 @@ _TABLE = (
     ApiInfo(ApiKey.ALTER_PARTITION_REASSIGNMENTS, "AlterPartitionReassignments", 0, 1, 0),
     ApiInfo(ApiKey.LIST_PARTITION_REASSIGNMENTS, "ListPartitionReassignments", 0, 0, 0),
     ApiInfo(ApiKey.DESCRIBE_QUORUM, "DescribeQuorum", 0, 2, 0),
+    ApiInfo(ApiKey.OFFSET_DELETE, "OffsetDelete", 0, 0, NEWEST),
     ApiInfo(ApiKey.DESCRIBE_CLUSTER, "DescribeCluster", 0, 2, 0),
     ApiInfo(ApiKey.UNREGISTER_BROKER, "UnregisterBroker", 0, 0, 0),
     ApiInfo(ApiKey.DESCRIBE_TOPIC_PARTITIONS, "DescribeTopicPartitions", 0, 0, 0),
