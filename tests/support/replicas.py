@@ -18,6 +18,8 @@ from pegel.record.decode import decode_batch
 from pegel.record.encode import encode_batch
 from pegel.seams import World
 from pegel.seams.network import RealNetwork
+from pegel_broker.coordinator.service import Coordinators
+from pegel_broker.group.options import GroupOptions
 from pegel_broker.handlers.context import Broker
 from pegel_broker.log import LogManager, PartitionLog
 from pegel_broker.network.listener import ClientListener
@@ -195,6 +197,7 @@ class Replicas:
         broker = Broker(
             world, member.node_id, member.image, member.manager, NoController(),
             FetchSessionCache(world.random), ProducerIds(_no_ids), {},
+            Coordinators(world, member.manager, GroupOptions(), commit_timeout=5.0),
         )  # fmt: skip
         member.listener = ClientListener(world, broker, max_request_bytes=1 << 20)
         member.address = await member.listener.start("127.0.0.1", 0)
