@@ -6,7 +6,7 @@ STAMP := $(VENV)/.complete
 WORKERS ?= 4
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo test lint format clean
+.PHONY: help setup up demo test lint format facade clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ lint: $(STAMP) ## format check, rules, types
 format: $(STAMP) ## format and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+facade: $(STAMP) ## write the synchronous client from the asynchronous one
+	$(BIN)/python -m tests.client.sync.generate
 
 clean: ## remove what setup and tests made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     )
     from pegel.producer.producer import Producer
     from pegel.protocol.errors import ErrorCode
+    from pegel.sync.client import Client
     from pegel.types import (
         CommittedOffset,
         ConsumerBatch,
@@ -88,6 +89,7 @@ _HOMES = {
     ),
     "pegel.producer.producer": ("Producer",),
     "pegel.protocol.errors": ("ErrorCode",),
+    "pegel.sync.client": ("Client",),
     "pegel.types": (
         "CommittedOffset",
         "ConsumerBatch",
@@ -105,6 +107,7 @@ __all__ = [
     "AuthorizationError",
     "BrokerError",
     "BufferFullError",
+    "Client",
     "ClientOptions",
     "ClosedError",
     "CommitFailedError",

@@ -131,14 +131,15 @@ def on_find_coordinator(
     assert isinstance(message, find_coordinator.FindCoordinatorRequest)
     broker = cluster.brokers[cluster.coordinator_id]
     code = error or (0 if broker.alive else ErrorCode.COORDINATOR_NOT_AVAILABLE)
-    key = message.coordinator_keys[0] if message.coordinator_keys else message.key
-    one = find_coordinator.Coordinator(
-        key=key, node_id=broker.node_id, host="127.0.0.1", port=broker.port, error_code=code,
-        error_message=None,
-    )  # fmt: skip
     return find_coordinator.FindCoordinatorResponse(
-        coordinators=[one], node_id=broker.node_id, host="127.0.0.1", port=broker.port,
-        error_code=code, error_message=None,
+        coordinators=[
+            find_coordinator.Coordinator(
+                key=key, node_id=broker.node_id, host="127.0.0.1", port=broker.port,
+                error_code=code, error_message=None,
+            ) for key in message.coordinator_keys
+        ],
+        node_id=broker.node_id, host="127.0.0.1", port=broker.port, error_code=code,
+        error_message=None,
     )  # fmt: skip
 
 

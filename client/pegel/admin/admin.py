@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
 
 from pegel.admin import reassignments
+from pegel.admin.groups import GroupAdmin
 from pegel.admin.reassignments import Reassignment, ReassignmentResult
+from pegel.admin.records import RecordAdmin
 from pegel.admin.types import (
     BrokerDescription,
     ClusterDescription,
@@ -25,7 +26,6 @@ from pegel.admin.types import (
     PartitionDescription,
     TopicDescription,
 )
-from pegel.cluster import Cluster
 from pegel.errors import PegelError, TopicNotFoundError, broker_error, to_error_code
 from pegel.offsets import EARLIEST, LATEST, list_offsets
 from pegel.protocol.errors import ErrorCode
@@ -71,22 +71,13 @@ from pegel.protocol.messages.incremental_alter_configs import (
     IncrementalAlterConfigsResponse,
 )
 from pegel.protocol.messages.metadata import MetadataResponseTopic
-from pegel.protocol.schema import Message
 from pegel.types import TopicPartition
-
-M = TypeVar("M", bound=Message)
 
 _SET, _DELETE = 0, 1
 
 
-class Admin:
+class Admin(GroupAdmin, RecordAdmin):
     """Admin calls of one client; every one takes a ``timeout`` in seconds."""
-
-    def __init__(self, cluster: Cluster) -> None:
-        self._cluster = cluster
-
-    def _timeout(self, timeout: float | None) -> float:
-        return self._cluster.options.request_timeout if timeout is None else timeout
 
     async def create_topic(
         self,
@@ -401,19 +392,6 @@ class Admin:
         await reassignments.unregister_broker(
             self._cluster, node_id, timeout=self._timeout(timeout)
         )
-
-    async def _ask_broker(
-        self, node_id: int, request: Message, response_type: type[M], timeout: float
-    ) -> M:
-        """One request to one broker by its id."""
-        metadata = self._cluster.metadata
-        if node_id not in metadata.view.brokers:
-            await metadata.refresh(timeout=timeout)
-        endpoint = metadata.view.brokers.get(node_id)
-        if endpoint is None:
-            known = ", ".join(map(str, sorted(metadata.view.brokers)))
-            raise PegelError(f"there is no live broker {node_id}; live are {known}")
-        return await self._cluster.pool.ask(endpoint, request, response_type, timeout=timeout)
 
 
 def config_text(value: str | float | bool) -> str:

@@ -6,6 +6,8 @@ import uuid
 from dataclasses import dataclass
 from enum import IntEnum
 
+from pegel.types import CommittedOffset, TopicPartition
+
 
 class ConfigResourceType(IntEnum):
     """What a configuration belongs to."""
@@ -115,3 +117,54 @@ class ElectionResult:
     partition: int
     error: str | None
     elected: bool
+
+
+@dataclass(frozen=True, slots=True)
+class GroupListing:
+    """One group; ``type`` and ``state`` are "" where an old broker does not tell them."""
+
+    group: str
+    state: str
+    type: str
+    protocol_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class GroupMember:
+    """One member; ``instance_id`` is set for static members (KIP-345)."""
+
+    member_id: str
+    instance_id: str | None
+    client_id: str
+    host: str
+    partitions: tuple[TopicPartition, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupDescription:
+    """``assignor`` is "" while the group has none; ``coordinator`` is a broker's id."""
+
+    group: str
+    state: str
+    protocol_type: str
+    assignor: str
+    coordinator: int
+    members: tuple[GroupMember, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionLag:
+    """How far a group is behind in one partition.
+
+    ``committed`` is ``None`` where the group has no offset: then nothing is known to be read, and
+    ``records`` counts from the start. ``seconds`` is the age of the oldest unread record, 0.0 where
+    there is none, ``None`` where it was not asked for.
+    """
+
+    topic: str
+    partition: int
+    committed: CommittedOffset | None
+    start_offset: int
+    end_offset: int
+    records: int
+    seconds: float | None

@@ -55,6 +55,7 @@ class Consumer:
         self._current: Fetched | None = None
         self._progress = Progress(self._subscription)
         self._closed = False
+        self._departing = False
 
     async def __aenter__(self) -> Consumer:
         await self.start()
@@ -130,7 +131,11 @@ class Consumer:
         self._cluster.metadata.unlisten(self._on_metadata)
         fetcher.close()
         if self._group is not None:
-            await self._group.close(timeout)
+            self._departing = True
+            try:
+                await self._group.close(timeout)
+            finally:
+                self._departing = False
 
     @property
     def assignment(self) -> list[TopicPartition]:
@@ -167,6 +172,9 @@ class Consumer:
         return self
 
     async def __anext__(self) -> ConsumerRecord:
+        record = self.next_of_batch()
+        if record is not None:
+            return record
         group, progress = self._group, self._progress
         if group is not None and group.wants_rest and progress.busy:
             self._finish(group)  # what is left of the batch goes on if its partition is kept
@@ -178,6 +186,15 @@ class Consumer:
             batch = await self.next_batch()
             assert batch is not None
             progress.open(batch)
+
+    def next_of_batch(self) -> ConsumerRecord | None:
+        """The next record if that needs no wait: it is in the batch that is being read."""
+        group = self._group
+        if group is not None:
+            if group.wants_rest:
+                return None
+            group.touch()
+        return self._progress.next_record()
 
     async def batches(self) -> AsyncIterator[ConsumerBatch]:
         """Batches of records without end, the fast path."""
@@ -276,8 +293,7 @@ class Consumer:
                 last commit is read again by others.
             ValueError: no group, or ``commit="none"``. PegelError: not committed.
         """
-        await self._started()
-        group = self._group
+        group = await self._keeper()
         if group is None or self._options.commit == "none":
             raise ValueError('commits need a group, and commit="batch" or "manual"')
         if offsets is None:
@@ -301,12 +317,18 @@ class Consumer:
         Raises:
             ValueError: no group. PegelError: the coordinator does not say.
         """
-        await self._started()
-        if self._group is None:
+        group = await self._keeper()
+        if group is None:
             raise ValueError("offsets are kept by a group, and this consumer has none")
         wait = self._cluster.options.request_timeout if timeout is None else timeout
         chosen = [TopicPartition(*p) for p in partitions] or self.assignment
-        return await self._group.committed(chosen, wait)
+        return await group.committed(chosen, wait)
+
+    async def _keeper(self) -> GroupSession | StandaloneGroup | None:
+        """The group, also for a hook that runs while the consumer is closed."""
+        if not self._departing:
+            await self._started()
+        return self._group
 
     # Positions
 

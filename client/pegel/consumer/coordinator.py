@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from pegel.cluster import Cluster
@@ -149,3 +149,26 @@ class Coordinator:
         # What waits on the connection to a broker that hangs would only wait on.
         self._cluster.pool.drop(endpoint.node_id, self.purpose)
         return True
+
+
+async def find_coordinators(
+    cluster: Cluster, groups: Sequence[str], timeout: float
+) -> dict[str, Endpoint]:
+    """The coordinators of many groups, asked for at once where the broker can (KIP-699).
+
+    Raises:
+        BrokerError: one of them has none at the moment. ConnectionFailedError: no answer.
+    """
+    request = FindCoordinatorRequest(key_type=_GROUP, coordinator_keys=list(groups))
+    response = await cluster.ask_hedged(request, FindCoordinatorResponse, timeout=timeout)
+    if not response.coordinators:  # an older broker, which looked for the group ""
+        return {g: await Coordinator(cluster, g).find(timeout=timeout) for g in groups}
+    found: dict[str, Endpoint] = {}
+    for c in response.coordinators:
+        if c.error_code:
+            raise broker_error(c.error_code, f"group {c.key!r}", c.error_message)
+        found[c.key] = Endpoint(c.node_id, c.host, c.port)
+    left_out = [group for group in groups if group not in found]
+    if left_out:
+        raise broker_error(15, f"the coordinators of {len(left_out)} groups, {left_out[0]!r} first")
+    return found

@@ -109,6 +109,8 @@ class GroupSession:
         self.open.set()
         self.stable = asyncio.Event()
         self._stepped = asyncio.Event()
+        # Whether partitions are to be given back once the reader is at rest.
+        self.wants_rest = False
         self._balanced: dict[str, int] = {}
         self._task: asyncio.Task[None] | None = None
 
@@ -136,10 +138,9 @@ class GroupSession:
         if busy:
             self._rest.clear()
 
-    @property
-    def wants_rest(self) -> bool:
-        """Whether partitions are to be given back once the reader is at rest."""
-        return self.core.gives_back
+    def touch(self) -> None:
+        """The reader takes another record: it gets on."""
+        self._pulse.last_poll = self._cluster.clock.monotonic()
 
     async def stepped(self) -> None:
         """Return after the next step of the member, or a failure."""
@@ -379,6 +380,7 @@ class GroupSession:
         )
 
     def _publish(self) -> None:
+        self.wants_rest = self.core.gives_back
         self._pulse.identity = self._identity() if self.core.beats else None
 
     def _woken(self) -> None:

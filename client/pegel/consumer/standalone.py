@@ -40,6 +40,8 @@ class StandaloneGroup:
 
     async def rest(self) -> None: ...
 
+    def touch(self) -> None: ...
+
     def finished(self, tp: TopicPartition, committed: CommittedOffset) -> None:
         """Everything before ``committed`` has been worked on."""
         if self._auto is not None:

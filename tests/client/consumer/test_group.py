@@ -22,6 +22,7 @@ from pegel.protocol.messages.leave_group import LeaveGroupRequest
 from pegel.protocol.messages.offset_commit import OffsetCommitRequest
 from pegel.record import encode_batch
 from pegel.types import CommittedOffset, TopicPartition
+from tests.client.sync.served import served
 from tests.support.fake_broker import FakeCluster, Fault
 
 Body = Callable[[FakeCluster, AsyncClient], Coroutine[None, None, None]]
@@ -201,39 +202,21 @@ def test_partitions_are_given_back_between_two_records() -> None:
 
 
 def test_heartbeats_go_on_while_the_loop_is_blocked() -> None:
-    async def main() -> None:
-        """The fake brokers run in a thread of their own: this loop is the one that is blocked."""
-        ready, stop = threading.Event(), threading.Event()
-        found: list[FakeCluster] = []
+    async def main(cluster: FakeCluster) -> None:
+        async with (
+            AsyncClient(cluster.bootstrap, options=OPTIONS) as client,
+            member(client) as consumer,
+        ):
+            await consumer.wait_for_assignment(5)
+            before = len(cluster.requests(HeartbeatRequest))
+            deadline = time.monotonic() + 10
+            while len(cluster.requests(HeartbeatRequest)) < before + 5:
+                time.sleep(0.01)  # the loop is blocked, as by a long computation
+                assert time.monotonic() < deadline, "no heartbeat while it is blocked"
 
-        async def serve() -> None:
-            async with FakeCluster() as cluster:
-                cluster.add_topic("t", partitions=4)
-                found.append(cluster)
-                ready.set()
-                while not stop.is_set():
-                    await asyncio.sleep(0.005)
-
-        thread = threading.Thread(target=lambda: asyncio.run(serve()))
-        thread.start()
-        ready.wait()
-        cluster = found[0]
-        try:
-            async with (
-                AsyncClient(cluster.bootstrap, options=OPTIONS) as client,
-                member(client) as consumer,
-            ):
-                await consumer.wait_for_assignment(5)
-                before = len(cluster.requests(HeartbeatRequest))
-                deadline = time.monotonic() + 10
-                while len(cluster.requests(HeartbeatRequest)) < before + 5:
-                    time.sleep(0.01)  # the loop is blocked, as by a long computation
-                    assert time.monotonic() < deadline, "no heartbeat while it is blocked"
-        finally:
-            stop.set()
-            thread.join()
-
-    asyncio.run(main())
+    with served() as cluster:  # brokers on a loop of their own: this one will be blocked
+        cluster.add_topic("t", partitions=4)
+        asyncio.run(main(cluster))
 
 
 def test_a_reader_that_does_not_come_back_leaves_the_group() -> None:
