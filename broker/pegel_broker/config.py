@@ -103,6 +103,8 @@ def parse_controllers(text: str) -> dict[int, tuple[str, int]]:
         if int(node_id) in found:
             raise NodeConfigError(f"controller {node_id} is named twice")
         found[int(node_id)] = parse_address(address, 9093)
+        if not found[int(node_id)][1]:
+            raise NodeConfigError(f"controller {node_id} needs a port that the others can know")
     return found
 
 

@@ -157,25 +157,45 @@ class LocalCluster:
         self._signal(node_id, signal.SIGCONT)
         self.nodes[node_id].paused = False
 
-    def restart(self, node_id: int) -> None:
-        """Start a node that was killed or terminated again, on its ports and data; wait for it.
+    def kill_all(self) -> None:
+        """SIGKILL to every node at once, as when the host goes down."""
+        running = [node for node in self.nodes.values() if node.alive]
+        for node in running:
+            os.kill(node.pid, signal.SIGKILL)
+        for node in running:
+            self._wait_gone(node)
+
+    def restart(self, *node_ids: int) -> None:
+        """Start nodes that were killed or terminated again, on their ports and data.
+
+        Together, where several are named: none of them may be able to serve alone. Waits until
+        each serves.
 
         Raises:
-            ClusterError: it is still alive, or does not get ready.
+            ClusterError: one is still alive, or does not get ready.
         """
-        node = self.nodes[node_id]
-        if node.alive:
-            raise ClusterError(f"node {node_id} is alive")
-        if node.process is not None:
-            for stream in (node.process.stdout, node.process.stderr):
-                if stream is not None:
-                    stream.close()
-        node.process = _spawn([
-            "server", "--json", "--config", str(node.data_dir / "server.properties"),
-            "--log-file", str(node.data_dir / "node.log"), "--log-format", self._log_format,
-        ])  # fmt: skip
-        ready = _ready_line(node.process)
-        node.pid, node.alive, node.paused = ready["pid"], True, False
+        nodes = [self.nodes[node_id] for node_id in node_ids]
+        for node in nodes:
+            if node.alive:
+                raise ClusterError(f"node {node.node_id} is alive")
+            if node.process is not None:
+                for stream in (node.process.stdout, node.process.stderr):
+                    if stream is not None:
+                        stream.close()
+        for node in nodes:
+            node.process = _spawn([
+                "server", "--json", "--config", str(node.data_dir / "server.properties"),
+                "--log-file", str(node.data_dir / "node.log"), "--log-format", self._log_format,
+            ])  # fmt: skip
+            # From here on there is a process to be stopped, ready or not.
+            node.pid, node.alive, node.paused = node.process.pid, True, False
+        for node in nodes:
+            assert node.process is not None
+            try:
+                _ready_line(node.process)
+            except ClusterError:
+                node.alive = False
+                raise
 
     def log_of(self, node_id: int) -> str:
         """What the node has logged so far, all its lives."""
