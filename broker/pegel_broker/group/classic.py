@@ -10,7 +10,6 @@ leader's assignment becomes a ``GroupAssignment`` write, and the members get the
 
 from __future__ import annotations
 
-from collections import Counter
 from random import Random
 
 from pegel.protocol.errors import ErrorCode
@@ -19,10 +18,11 @@ from pegel.protocol.messages.sync_group import SyncGroupResponse
 from pegel_broker.coordinator.effects import Effects, Moment
 from pegel_broker.coordinator.timers import Timers
 from pegel_broker.group.counters import GroupCounters
-from pegel_broker.group.member import CONSUMER_PROTOCOL_TYPE, Member, Waiting, subscribed_topics
+from pegel_broker.group.member import Member, Waiting
 from pegel_broker.group.offsets import OffsetTable
 from pegel_broker.group.options import GroupOptions
 from pegel_broker.group.records import GroupMetadataValue, group_record
+from pegel_broker.group.roster import Roster
 from pegel_broker.group.states import (
     LEGAL_TRANSITIONS,
     GroupAssignment,
@@ -34,7 +34,7 @@ from pegel_broker.group.states import (
 
 
 class ClassicGroup:
-    """``members`` are in the order in which they joined."""
+    """Legal transitions are in ``states``; only ``_become`` makes one."""
 
     def __init__(
         self,
@@ -52,11 +52,9 @@ class ClassicGroup:
         self.state = State.EMPTY
         self.state_since_ms = -1
         self.generation = 0
-        self.protocol_type: str | None = None
         self.protocol_name: str | None = None
         self.leader_id: str | None = None
-        self.members: dict[str, Member] = {}
-        self.static_ids: dict[str, str] = {}
+        self.roster = Roster()
         # Ids given out (KIP-394) to clients that have not joined with them yet.
         self.pending: dict[str, None] = {}
         # Members of the generation that have not asked for their assignment yet.
@@ -64,12 +62,11 @@ class ClassicGroup:
         self.offsets = OffsetTable()
         # The last committed record; None where there is none, or a tombstone.
         self.persisted: GroupMetadataValue | None = None
-        self._votes: Counter[str] = Counter()
         self._joining = 0
-        self._metadata_bytes = 0
         # Whether the rebalance began with an empty group: then it waits for more to come.
         self._initial = False
         self._initial_left = 0.0
+        self._rebalance_began = 0.0
         self._newcomer = False
         # The generation whose assignment is on its way to the log.
         self._assigning: int | None = None
@@ -85,114 +82,57 @@ class ClassicGroup:
         )  # fmt: skip
 
     @property
-    def metadata_bytes(self) -> int:
-        return self._metadata_bytes
+    def members(self) -> dict[str, Member]:
+        return self.roster.members
+
+    @property
+    def protocol_type(self) -> str | None:
+        return self.roster.protocol_type
 
     @property
     def joined(self) -> int:
         """Members that wait for the rebalance to complete."""
         return self._joining
 
-    @property
-    def rebalance_timeout(self) -> float:
-        return max((m.rebalance_timeout_ms for m in self.members.values()), default=0) / 1000
-
-    def subscription(self) -> set[str] | None:
-        """Topics that the members of a consumer group subscribe to; None where it cannot say."""
-        if self.protocol_type != CONSUMER_PROTOCOL_TYPE or not self.members:
-            return None
-        name = self.protocol_name
-        return subscribed_topics(
-            [m.metadata(name) or m.protocols[0][1] for m in self.members.values()]
-        )
-
-    def supports(self, protocol_type: str, names: list[str]) -> bool:
-        """Whether a member with these protocols has one in common with all others."""
-        if not protocol_type or not names:
-            return False
-        if not self.members:
-            return True
-        size = len(self.members)
-        return protocol_type == self.protocol_type and any(self._votes[n] == size for n in names)
-
-    def check_member(self, member_id: str, instance_id: str | None) -> ErrorCode:
-        """Whether it is a member, and the one that its instance id belongs to now (KIP-345)."""
-        if instance_id is not None:
-            current = self.static_ids.get(instance_id)
-            if current is None:
-                return ErrorCode.UNKNOWN_MEMBER_ID
-            if current != member_id:
-                return ErrorCode.FENCED_INSTANCE_ID
-        if member_id not in self.members:
-            return ErrorCode.UNKNOWN_MEMBER_ID
-        return ErrorCode.NONE
-
     # -- members
 
     def add(self, now: Moment, member: Member, protocol_type: str) -> None:
-        assert member.member_id not in self.members
+        """A new member, which waits for the rebalance that it causes."""
         assert member.joining is not None
         self.pending.pop(member.member_id, None)
         if not self.members:
-            self.protocol_type = protocol_type
+            self.roster.protocol_type = protocol_type
         if self.leader_id is None:
             self.leader_id = member.member_id
         if self.state is State.PREPARING_REBALANCE and self._initial:
             self._newcomer = True
         member.is_new = True
-        self._insert(member)
+        self.roster.add(member)
         self._joining += 1
         self.keep_alive(now, member)
-
-    def _insert(self, member: Member) -> None:
-        self.members[member.member_id] = member
-        if member.instance_id is not None:
-            self.static_ids[member.instance_id] = member.member_id
-        self._count_protocols(member, 1)
-
-    def _count_protocols(self, member: Member, sign: int) -> None:
-        for name, _ in member.protocols:
-            self._votes[name] += sign
-        self._metadata_bytes += sign * member.size
-
-    def update_protocols(self, member: Member, protocols: tuple[tuple[str, bytes], ...]) -> None:
-        self._count_protocols(member, -1)
-        member.protocols = protocols
-        self._count_protocols(member, 1)
 
     def remove(self, member: Member, effects: Effects, error: ErrorCode) -> None:
         """Take it out; an answer that it waits for is ``error``."""
         self.answer_join(member, effects, error)
         self.answer_sync(member, effects, error)
-        del self.members[member.member_id]
-        self._count_protocols(member, -1)
-        if member.instance_id is not None and (
-            self.static_ids.get(member.instance_id) == member.member_id
-        ):
-            del self.static_ids[member.instance_id]
+        self.roster.remove(member)
         self.pending_sync.discard(member.member_id)
         self.timers.cancel(self.member_key(member.member_id))
         if self.leader_id == member.member_id:
             self.leader_id = next(iter(self.members), None)
 
-    def replace(self, old: Member, member_id: str, effects: Effects) -> Member:
+    def replace(self, member: Member, member_id: str, effects: Effects) -> None:
         """Give a static member's place to a new member id; who held it before is fenced."""
-        assert old.instance_id is not None
-        self.answer_join(old, effects, ErrorCode.FENCED_INSTANCE_ID)
-        self.answer_sync(old, effects, ErrorCode.FENCED_INSTANCE_ID)
-        self.timers.cancel(self.member_key(old.member_id))
-        order = list(self.members.items())
-        self.members = {
-            (member_id if key == old.member_id else key): member for key, member in order
-        }
-        if self.leader_id == old.member_id:
+        self.answer_join(member, effects, ErrorCode.FENCED_INSTANCE_ID)
+        self.answer_sync(member, effects, ErrorCode.FENCED_INSTANCE_ID)
+        old_id = member.member_id
+        self.timers.cancel(self.member_key(old_id))
+        self.roster.rename(member, member_id)
+        if self.leader_id == old_id:
             self.leader_id = member_id
-        if old.member_id in self.pending_sync:
-            self.pending_sync.discard(old.member_id)
+        if old_id in self.pending_sync:
+            self.pending_sync.discard(old_id)
             self.pending_sync.add(member_id)
-        old.member_id = member_id
-        self.static_ids[old.instance_id] = member_id
-        return old
 
     def forget_pending(self, now: Moment, member_id: str, effects: Effects) -> None:
         """A client that got an id will not join with it: nobody waits for it any more."""
@@ -320,12 +260,14 @@ class ClassicGroup:
         self._assigning = None
         self.pending_sync.clear()
         self.timers.cancel(TimerKey(TimerKind.SYNC, self.group_id))
+        if self.state is not State.COMPLETING_REBALANCE:
+            self._rebalance_began = now.seconds
         self._become(now, State.PREPARING_REBALANCE)
         self.counters.rebalances += 1
-        delay = self.rebalance_timeout
+        delay = self.roster.rebalance_timeout
         if self._initial:
             delay = self.options.initial_rebalance_delay
-            self._initial_left = max(self.rebalance_timeout - delay, 0.0)
+            self._initial_left = max(self.roster.rebalance_timeout - delay, 0.0)
         self.timers.set(TimerKey(TimerKind.JOIN, self.group_id), now.seconds + delay)
         if self._initial and delay <= 0:
             self.complete_join(now, effects)
@@ -358,7 +300,7 @@ class ClassicGroup:
         join_key = TimerKey(TimerKind.JOIN, self.group_id)
         if self.members and not self._elect_leader():
             # Only static members are left, none of which came back: their sessions decide.
-            self.timers.set(join_key, now.seconds + self.rebalance_timeout)
+            self.timers.set(join_key, now.seconds + self.roster.rebalance_timeout)
             return
         self.timers.cancel(join_key)
         self.generation += 1
@@ -368,7 +310,7 @@ class ClassicGroup:
             self._become(now, State.EMPTY)
             self._write(effects, {})
             return
-        self.protocol_name = self.select_protocol()
+        self.protocol_name = self.roster.select_protocol()
         self._become(now, State.COMPLETING_REBALANCE)
         for member in self.members.values():
             member.is_new = False
@@ -377,7 +319,7 @@ class ClassicGroup:
                 self.answer_join(member, effects, ErrorCode.NONE)
                 self.keep_alive(now, member)
         sync_key = TimerKey(TimerKind.SYNC, self.group_id)
-        self.timers.set(sync_key, now.seconds + self.rebalance_timeout)
+        self.timers.set(sync_key, now.seconds + self.roster.rebalance_timeout)
 
     def _elect_leader(self) -> bool:
         leader = self.members.get(self.leader_id or "")
@@ -387,14 +329,6 @@ class ClassicGroup:
                 return False
             self.leader_id = leader.member_id
         return True
-
-    def select_protocol(self) -> str:
-        """The protocol that most members prefer among those that all support."""
-        size = len(self.members)
-        common = {name for name, votes in self._votes.items() if votes == size}
-        assert common, f"{self.group_id}: members without a common protocol"
-        votes = Counter(member.vote(common) for member in self.members.values())
-        return max(sorted(votes), key=votes.__getitem__)
 
     # -- assignment
 
@@ -431,6 +365,7 @@ class ClassicGroup:
         self._assigning = None
         shares = {m.member_id: bytes(m.assignment) for m in persisted.members}
         self._become(now, State.STABLE)
+        self.counters.rebalance_duration.observe(now.seconds - self._rebalance_began)
         for member in self.members.values():
             member.assignment = shares.get(member.member_id, b"")
             if member.syncing is not None:
@@ -481,12 +416,12 @@ class ClassicGroup:
         if persisted is None:
             return
         self.generation = persisted.generation
-        self.protocol_type = persisted.protocol_type or None
+        self.roster.protocol_type = persisted.protocol_type or None
         self.protocol_name = persisted.protocol
         self.leader_id = persisted.leader
         for record in persisted.members:
             member = Member.from_record(record, persisted.protocol)
-            self._insert(member)
+            self.roster.add(member)
             self.keep_alive(now, member)
         if self.members:
             self.counters.move(self.state.value, State.STABLE.value)

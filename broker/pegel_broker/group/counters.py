@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from pegel.metrics import Histogram
+
+# A rebalance takes as long as its slowest member needs to hear of it: a heartbeat interval or two.
+REBALANCE_SECONDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+
 
 class GroupCounters:
     """Totals since the start, and the number of groups now in each state; read at any time."""
 
     __slots__ = (
         "evicted", "expired_offsets", "groups_by_state", "heartbeat_expirations", "offset_commits",
-        "offset_deletions", "rebalances",
+        "offset_deletions", "rebalance_duration", "rebalances",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -17,6 +22,8 @@ class GroupCounters:
         }  # fmt: skip
         # Rebalances begun.
         self.rebalances = 0
+        # From the first change of membership to the assignment that is committed; seconds.
+        self.rebalance_duration = Histogram(REBALANCE_SECONDS)
         # Partitions whose offset was committed.
         self.offset_commits = 0
         self.offset_deletions = 0

@@ -75,7 +75,7 @@ def _check_join(group: ClassicGroup, request: JoinGroupRequest) -> ErrorCode:
     if not _has_room(group, request):
         return ErrorCode.GROUP_MAX_SIZE_REACHED
     names = [protocol.name for protocol in request.protocols]
-    if not group.supports(request.protocol_type, names):
+    if not group.roster.supports(request.protocol_type, names):
         return ErrorCode.INCONSISTENT_GROUP_PROTOCOL
     return ErrorCode.NONE
 
@@ -84,7 +84,7 @@ def _has_room(group: ClassicGroup, request: JoinGroupRequest) -> bool:
     limit = group.options.max_size
     size = sum(len(protocol.metadata) for protocol in request.protocols)
     known = group.members.get(request.member_id)
-    others = group.metadata_bytes - (known.size if known is not None else 0)
+    others = group.roster.metadata_bytes - (known.size if known is not None else 0)
     if size > MAX_MEMBER_METADATA_BYTES or others + size > MAX_GROUP_METADATA_BYTES:
         return False
     if group.state is State.PREPARING_REBALANCE:
@@ -94,7 +94,7 @@ def _has_room(group: ClassicGroup, request: JoinGroupRequest) -> bool:
         return request.member_id in group.pending or len(group.pending) < limit
     if known is not None:
         return True
-    if request.group_instance_id in group.static_ids:
+    if request.group_instance_id in group.roster.static_ids:
         return True
     if request.member_id in group.pending:
         return len(group.members) < limit
@@ -115,7 +115,11 @@ def _member(request: JoinGroupRequest, caller: Caller, member_id: str) -> Member
 
 
 def _protocols(request: JoinGroupRequest) -> tuple[tuple[str, bytes], ...]:
-    return tuple((protocol.name, bytes(protocol.metadata)) for protocol in request.protocols)
+    """Each name once: a member has one vote for a protocol."""
+    by_name: dict[str, bytes] = {}
+    for protocol in request.protocols:
+        by_name.setdefault(protocol.name, bytes(protocol.metadata))
+    return tuple(by_name.items())
 
 
 def _add(
@@ -144,7 +148,7 @@ def _join_known(
         _add(group, now, request, caller, member_id, waiting)
         group.rebalance_or_complete(now, effects)
         return
-    error = group.check_member(member_id, request.group_instance_id)
+    error = group.roster.check(member_id, request.group_instance_id)
     if error or group.state is State.EMPTY:
         error = error or ErrorCode.UNKNOWN_MEMBER_ID
         effects.reply(waiting.handle, join_refused(error, member_id, waiting.version))
@@ -167,7 +171,7 @@ def _join_known(
 def _update(group: ClassicGroup, member: Member, request: JoinGroupRequest) -> None:
     fresh = _protocols(request)
     if member.protocols != fresh:
-        group.update_protocols(member, fresh)
+        group.roster.update(member, fresh)
     member.session_timeout_ms = request.session_timeout_ms
     if request.rebalance_timeout_ms >= 0:
         member.rebalance_timeout_ms = request.rebalance_timeout_ms
@@ -188,16 +192,17 @@ def _join_static(
     instance_id = request.group_instance_id
     assert instance_id is not None
     member_id = new_member_id(group.random, instance_id)
-    old_id = group.static_ids.get(instance_id)
+    old_id = group.roster.static_ids.get(instance_id)
     if old_id is None:
         _add(group, now, request, caller, member_id, waiting)
         group.rebalance_or_complete(now, effects)
         return
     old_leader = group.leader_id
-    member = group.replace(group.members[old_id], member_id, effects)
+    member = group.members[old_id]
+    group.replace(member, member_id, effects)
     member.client_id, member.client_host = caller.client_id, caller.host
     _update(group, member, request)
-    if group.state is State.STABLE and group.select_protocol() == group.protocol_name:
+    if group.state is State.STABLE and group.roster.select_protocol() == group.protocol_name:
         _rejoin_without_rebalance(group, now, member, old_leader, waiting, effects)
         return
     group.wait_join(now, member, waiting, effects)
@@ -289,7 +294,7 @@ def sync(
 def _check_sync(group: ClassicGroup, request: SyncGroupRequest) -> ErrorCode:
     if group.state is State.DEAD:
         return ErrorCode.COORDINATOR_NOT_AVAILABLE
-    error = group.check_member(request.member_id, request.group_instance_id)
+    error = group.roster.check(request.member_id, request.group_instance_id)
     if error:
         return error
     if request.generation_id != group.generation:
@@ -313,7 +318,7 @@ def _check_sync(group: ClassicGroup, request: SyncGroupRequest) -> ErrorCode:
 def heartbeat(group: ClassicGroup, now: Moment, request: HeartbeatRequest) -> ErrorCode:
     if group.state is State.DEAD:
         return ErrorCode.COORDINATOR_NOT_AVAILABLE
-    error = group.check_member(request.member_id, request.group_instance_id)
+    error = group.roster.check(request.member_id, request.group_instance_id)
     if error:
         return error
     if request.generation_id != group.generation:
@@ -345,8 +350,8 @@ def _leave_one(
         group.forget_pending(now, member_id, effects)
         return ErrorCode.NONE
     if identity.group_instance_id is not None and not member_id:
-        member_id = group.static_ids.get(identity.group_instance_id, "")
-    error = group.check_member(member_id, identity.group_instance_id)
+        member_id = group.roster.static_ids.get(identity.group_instance_id, "")
+    error = group.roster.check(member_id, identity.group_instance_id)
     if not error:
         group.remove(group.members[member_id], effects, ErrorCode.UNKNOWN_MEMBER_ID)
     return error
@@ -361,7 +366,7 @@ def may_commit(group: ClassicGroup, now: Moment, request: OffsetCommitRequest) -
         return ErrorCode.NONE  # a simple commit: nobody is there whose progress it could undo
     if generation < 0 and not member_id and request.group_instance_id is None:
         return ErrorCode.UNKNOWN_MEMBER_ID
-    error = group.check_member(member_id, request.group_instance_id)
+    error = group.roster.check(member_id, request.group_instance_id)
     if error:
         return error
     if generation != group.generation:

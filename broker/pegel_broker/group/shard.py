@@ -322,7 +322,7 @@ class GroupShard:
             return effects
         subscribed: set[str] = set()
         if group.state is not State.EMPTY:
-            found = group.subscription()
+            found = group.roster.subscription(group.protocol_name)
             if found is None:
                 effects.reply(handle, ErrorCode.NON_EMPTY_GROUP)
                 return effects
@@ -417,7 +417,7 @@ class GroupShard:
         if group.state is State.EMPTY:
             idle_since = group.state_since_ms if group.protocol_type is not None else None
         else:
-            found = group.subscription()
+            found = group.roster.subscription(group.protocol_name)
             if group.state is not State.STABLE or found is None:
                 return []  # its members' progress; what they subscribe to is not known now
             subscribed = found

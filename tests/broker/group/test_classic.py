@@ -7,12 +7,14 @@ from dataclasses import replace
 import pytest
 
 from pegel.protocol.errors import ErrorCode
+from pegel.protocol.messages.join_group import JoinGroupRequest, JoinGroupRequestProtocol
+from pegel_broker.group.member import Caller
 from pegel_broker.group.options import (
     MAX_MEMBER_METADATA_BYTES,
     NEW_MEMBER_JOIN_TIMEOUT,
     GroupOptions,
 )
-from tests.broker.group.harness import GROUP, NO_DELAY, Coordinator, subscription
+from tests.broker.group.harness import GROUP, NO_DELAY, Call, Coordinator, subscription
 
 
 def test_a_lone_member_leads_and_gets_its_share() -> None:
@@ -262,6 +264,18 @@ def test_the_session_timeout_has_bounds(session_ms: int) -> None:
 
 def test_a_group_needs_an_id() -> None:
     assert Coordinator().ask_join(group="").answer.error_code == ErrorCode.INVALID_GROUP_ID
+
+
+def test_a_protocol_named_twice_counts_once() -> None:
+    c = Coordinator()
+    request = JoinGroupRequest(
+        group_id=GROUP, session_timeout_ms=10_000, protocol_type="consumer",
+        protocols=[JoinGroupRequestProtocol(name="range", metadata=m) for m in (b"1", b"2")],
+    )  # fmt: skip
+    call = Call()
+    c.perform(c.shard.join(c.moment, request, Caller("c", "/h", 3), call))
+    assert [m.metadata for m in call.answer.members] == [b"1"]
+    assert c.join().answer is None
 
 
 # -- limits
