@@ -34,9 +34,18 @@ class Cluster:
         self.metadata = Metadata(bootstrap, self.pool, clock, rng, options)
 
     async def ask_any(
-        self, request: Message, response_type: type[M], *, timeout: float | None = None
+        self,
+        request: Message,
+        response_type: type[M],
+        *,
+        timeout: float | None = None,
+        patience: float | None = None,
     ) -> M:
         """Ask one broker after another until one answers.
+
+        Args:
+            patience: seconds for one broker before the next is asked, so that one that hangs does
+                not use up the time-out; for requests that may be made twice.
 
         Raises:
             ConnectionFailedError, RequestTimeoutError: none did within the time-out.
@@ -51,11 +60,12 @@ class Cluster:
                 left = deadline - self.clock.monotonic()
                 if left <= 0:
                     break
+                turn = left if patience is None else min(left, patience)
                 try:
-                    async with asyncio.timeout(left):
-                        return await self.pool.ask(endpoint, request, response_type, timeout=left)
+                    async with asyncio.timeout(turn):
+                        return await self.pool.ask(endpoint, request, response_type, timeout=turn)
                 except TimeoutError:
-                    break
+                    continue
                 except PegelError as error:
                     if not error.retriable:
                         raise

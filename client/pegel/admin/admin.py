@@ -10,7 +10,8 @@ import asyncio
 import uuid
 from collections.abc import Mapping, Sequence
 
-from pegel.admin import reassignments
+from pegel.admin import events, reassignments
+from pegel.admin.events import EventPage
 from pegel.admin.groups import GroupAdmin
 from pegel.admin.reassignments import Reassignment, ReassignmentResult
 from pegel.admin.records import RecordAdmin
@@ -228,7 +229,9 @@ class Admin(GroupAdmin, RecordAdmin):
         if resource is ConfigResourceType.BROKER and name:
             response = await self._ask_broker(int(name), request, DescribeConfigsResponse, wait)
         else:
-            response = await self._cluster.ask_any(request, DescribeConfigsResponse, timeout=wait)
+            response = await self._cluster.ask_any(
+                request, DescribeConfigsResponse, timeout=wait, patience=wait / 3
+            )
         entries: list[ConfigEntry] = []
         for result in response.results:
             if result.error_code:
@@ -288,8 +291,9 @@ class Admin(GroupAdmin, RecordAdmin):
     async def describe_cluster(self, *, timeout: float | None = None) -> ClusterDescription:
         """The cluster's id, controller and brokers, fenced ones included where the broker tells."""
         request = DescribeClusterRequest(include_fenced_brokers=True)
+        wait = self._timeout(timeout)
         response = await self._cluster.ask_any(
-            request, DescribeClusterResponse, timeout=self._timeout(timeout)
+            request, DescribeClusterResponse, timeout=wait, patience=wait / 3
         )
         if response.error_code:
             raise broker_error(response.error_code, "cluster", response.error_message)
@@ -392,6 +396,38 @@ class Admin(GroupAdmin, RecordAdmin):
         await reassignments.unregister_broker(
             self._cluster, node_id, timeout=self._timeout(timeout)
         )
+
+    async def events(
+        self,
+        *,
+        after: int = 0,
+        topic: str = "",
+        partition: int = -1,
+        limit: int = 1_000,
+        max_wait: float = 0.0,
+        timeout: float | None = None,
+    ) -> EventPage:
+        """What happened to brokers and partitions, later than event ``after``, oldest first.
+
+        Args:
+            topic: only its events, with those of brokers, which are their causes.
+            max_wait: seconds to wait where there is nothing yet.
+
+        Raises:
+            UnsupportedFeatureError: not a Pegel cluster.
+            BrokerError: the active controller does not answer.
+        """
+        return await events.events(
+            self._cluster, after=after, topic=topic, partition=partition, limit=limit,
+            max_wait=max_wait, timeout=self._timeout(timeout),
+        )  # fmt: skip
+
+    async def eligible_leader_replicas(
+        self, topic: str, *, timeout: float | None = None
+    ) -> dict[int, tuple[int, ...]]:
+        """By partition: who may lead beside the in-sync replicas (KIP-966)."""
+        wait = self._timeout(timeout)
+        return await events.eligible_leader_replicas(self._cluster, topic, timeout=wait)
 
 
 def config_text(value: str | float | bool) -> str:

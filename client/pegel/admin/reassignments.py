@@ -88,7 +88,9 @@ async def alter_reassignments(
 async def list_reassignments(cluster: Cluster, *, timeout: float) -> list[Reassignment]:
     """Every move under way, by topic and partition. Raises BrokerError."""
     request = ListPartitionReassignmentsRequest(topics=None, timeout_ms=int(timeout * 1000))
-    response = await cluster.ask_any(request, ListPartitionReassignmentsResponse, timeout=timeout)
+    response = await cluster.ask_any(
+        request, ListPartitionReassignmentsResponse, timeout=timeout, patience=timeout / 3
+    )
     if response.error_code:
         raise broker_error(response.error_code, "reassignments", response.error_message)
     found = [

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pegel.cli.events import events, health
 from pegel.cli.options import cluster_options, connect, json_option, run
 from pegel.cli.output import highlight, print_json, print_table
 
@@ -20,7 +21,13 @@ def cluster() -> None:
 
     \b
     pegel cluster describe
+    pegel cluster health
+    pegel cluster events --follow
     """
+
+
+cluster.add_command(events)
+cluster.add_command(health)
 
 
 @cluster.command()

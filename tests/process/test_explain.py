@@ -1,0 +1,127 @@
+"""`pegel explain`, `events` and `health` on real brokers, as people and scripts call them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pegel.testing import LocalCluster
+
+pytestmark = pytest.mark.process
+
+PATIENCE = 20.0
+
+
+def _pegel(cluster: LocalCluster, *arguments: str) -> tuple[int, str, str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "pegel", *arguments, "-b", cluster.bootstrap],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    return done.returncode, done.stdout, done.stderr
+
+
+def _until(cluster: LocalCluster, exit_code: int) -> str:
+    """What `pegel cluster health` says once it ends with this code."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        code, out, err = _pegel(cluster, "cluster", "health")
+        if code == exit_code:
+            return out
+        assert time.monotonic() < deadline, (code, out, err)
+
+
+def test_a_killed_leader_is_explained_and_the_health_has_exit_codes() -> None:
+    with LocalCluster(brokers=3) as cluster:
+        _pegel(cluster, "topics", "create", "orders", "--replication", "3",
+               "--config", "min.insync.replicas=2")  # fmt: skip
+        assert _until(cluster, 0) == "healthy\n"
+        first = cluster.leader_of("orders", 0)
+        cluster.kill(first)
+        second = cluster.leader_of("orders", 0)
+        assert f"broker {first}" in _until(cluster, 1)
+        code, out, _ = _pegel(cluster, "explain", "orders", "0")
+        assert code == 0
+        assert out.startswith(
+            f"Broker {second} leads orders-0 in epoch 1, because broker {first}, the leader "
+            "before, was killed"
+        )
+        assert "One more failure stops writes with acks=all" in out
+        code, out, _ = _pegel(cluster, "explain", "orders", "0", "--json")
+        (partition,) = json.loads(out)["partitions"]
+        assert (partition["leader"], partition["missing"]) == (second, [first])
+        assert partition["failures_to_no_writes"] == 1
+        assert partition["leader_since_ms"] > 0
+        code, out, _ = _pegel(cluster, "cluster", "events", "--json", "--topic", "orders")
+        events = [json.loads(line) for line in out.splitlines()]
+        elected = [e for e in events if e["old_leader"] == first and e["leader"] == second]
+        assert [e["reason"] for e in elected] == ["killed"]
+        cluster.restart(first)
+        _until(cluster, 0)
+        code, out, _ = _pegel(cluster, "explain", "orders")
+        assert "every replica is in sync" in out
+
+
+def test_the_history_outlives_every_controller(tmp_path: Path) -> None:
+    with LocalCluster(brokers=3, data_dir=tmp_path) as cluster:
+        _pegel(cluster, "topics", "create", "orders", "--replication", "3")
+        cluster.kill(cluster.leader_of("orders", 0))
+        _until(cluster, 1)
+        before = _pegel(cluster, "cluster", "events", "--last", "1000")[1].splitlines()
+        cluster.stop()
+        cluster.start()
+        after = _pegel(cluster, "cluster", "events", "--last", "1000")[1].splitlines()
+        assert before
+        assert after[: len(before)] == before
+
+
+def test_events_are_followed_until_they_are_interrupted() -> None:
+    with LocalCluster(brokers=1) as cluster:
+        command = [sys.executable, "-m", "pegel", "cluster", "events", "--follow", "--last", "0",
+                   "-b", cluster.bootstrap]  # fmt: skip
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as follower:
+            assert follower.stdout is not None
+            # It may be late for the first topics: they are made until it tells of one.
+            deadline = time.monotonic() + PATIENCE
+            number = 0
+            while not _readable(follower) and time.monotonic() < deadline:
+                _pegel(cluster, "topics", "create", f"t{number}")
+                number += 1
+            line = follower.stdout.readline()
+            follower.send_signal(2)
+            follower.stdout.read()
+            assert follower.wait(PATIENCE) == 0
+        assert ": topic created" in line
+
+
+def _readable(process: subprocess.Popen[str]) -> bool:
+    import select
+
+    return bool(select.select([process.stdout], [], [], 0.1)[0])
+
+
+def test_a_topic_or_partition_that_is_not_there() -> None:
+    with LocalCluster(brokers=1) as cluster:
+        code, out, err = _pegel(cluster, "explain", "nobody")
+        assert (code, out, len(err.splitlines())) == (1, "", 1)
+        assert "there is no topic 'nobody'" in err
+        _pegel(cluster, "topics", "create", "t", "--partitions", "2")
+        code, out, err = _pegel(cluster, "explain", "t", "7")
+        assert (code, out) == (1, "")
+        assert err == "pegel: t has the partitions 0 to 1, not 7\n"
+
+
+def test_no_cluster_is_unavailable() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pegel", "cluster", "health", "--json", "--timeout", "1",
+         "-b", "127.0.0.1:1"],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    document = json.loads(done.stdout)
+    assert document["health"] == "unavailable"
+    assert "127.0.0.1:1" in document["problems"][0]["text"]
