@@ -56,13 +56,17 @@ def test_a_leader_that_was_killed() -> None:
     assert found.leader_since_ms == 1_000
     assert found.outlook.sentences == (
         "missing for full strength: 1 (was killed)",
-        "one more failure stops writes with acks=all (it takes 2 in sync); "
-        "broker 3 would lead next",
+        (
+            "one more failure stops writes with acks=all (it takes 2 in sync); "
+            "broker 3 would lead next"
+        ),
     )
     assert [text for _, text in found.timeline] == [
         "broker 1 was fenced (its process was gone: the connection broke and its port refused)",
-        "t-0: broker 2 leads instead of 1, epoch 5, 1 left the in-sync replicas (its process was "
-        "gone: the connection broke and its port refused); in sync: 2, 3",
+        (
+            "t-0: broker 2 leads instead of 1, epoch 5, 1 left the in-sync replicas (its process was "
+            "gone: the connection broke and its port refused); in sync: 2, 3"
+        ),
     ]
 
 
@@ -187,12 +191,12 @@ def test_problems_are_grouped_and_the_worst_come_first() -> None:
     assert told == [
         (Health.UNAVAILABLE, "t-1 has no leader: nothing can be written or read",
          "pegel explain t 1"),
-        (Health.UNAVAILABLE, "t-2 has fewer in-sync replicas than min.insync.replicas: "
-         "writes with acks=all are refused", "pegel explain t 2"),
+        (Health.UNAVAILABLE, ("t-2 has fewer in-sync replicas than min.insync.replicas: "
+         "writes with acks=all are refused"), "pegel explain t 2"),
         (Health.DEGRADED, "broker 3 (h:9003) is fenced: it is down, hung or cut off",
          "pegel cluster events --last 20"),
-        (Health.DEGRADED, "each of t-0, t-3, t-4, t-5, t-6 and 3 more is under-replicated, and "
-         "one more failure stops writes", "pegel explain t 0"),
+        (Health.DEGRADED, ("each of t-0, t-3, t-4, t-5, t-6 and 3 more is under-replicated, and "
+         "one more failure stops writes"), "pegel explain t 0"),
     ]  # fmt: skip
     assert worst(problems) is Health.UNAVAILABLE
 
