@@ -64,8 +64,8 @@ def test_a_leader_that_was_killed() -> None:
     assert [text for _, text in found.timeline] == [
         "broker 1 was fenced (its process was gone: the connection broke and its port refused)",
         (
-            "t-0: broker 2 leads instead of 1, epoch 5, 1 left the in-sync replicas (its process was "
-            "gone: the connection broke and its port refused); in sync: 2, 3"
+            "t-0: broker 2 leads instead of 1, epoch 5, 1 left the in-sync replicas (its process "
+            "was gone: the connection broke and its port refused); in sync: 2, 3"
         ),
     ]
 

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 
 from pegel.admin.admin import Admin as AsyncAdmin
+from pegel.admin.events import EventPage
 from pegel.admin.reassignments import Reassignment, ReassignmentResult
 from pegel.admin.types import (
     ClusterDescription,
@@ -185,6 +186,43 @@ class Admin:
     def unregister_broker(self, node_id: int, *, timeout: float | None = None) -> None:
         """Forget a broker that will not come back. Raises BrokerError."""
         return self._portal.call(self._inner.unregister_broker(node_id, timeout=timeout))
+
+    def events(
+        self,
+        *,
+        after: int = 0,
+        topic: str = "",
+        partition: int = -1,
+        limit: int = 1000,
+        max_wait: float = 0.0,
+        timeout: float | None = None,
+    ) -> EventPage:
+        """What happened to brokers and partitions, later than event ``after``, oldest first.
+
+        Args:
+            topic: only its events, with those of brokers, which are their causes.
+            max_wait: seconds to wait where there is nothing yet.
+
+        Raises:
+            UnsupportedFeatureError: not a Pegel cluster.
+            BrokerError: the active controller does not answer.
+        """
+        return self._portal.call(
+            self._inner.events(
+                after=after,
+                topic=topic,
+                partition=partition,
+                limit=limit,
+                max_wait=max_wait,
+                timeout=timeout,
+            )
+        )
+
+    def eligible_leader_replicas(
+        self, topic: str, *, timeout: float | None = None
+    ) -> dict[int, tuple[int, ...]]:
+        """By partition: who may lead beside the in-sync replicas (KIP-966)."""
+        return self._portal.call(self._inner.eligible_leader_replicas(topic, timeout=timeout))
 
     def list_groups(
         self, *, states: Sequence[str] = (), timeout: float | None = None
