@@ -33,6 +33,7 @@ CAUSES: Mapping[str, str] = {
     "returned": "a replica that may lead came back",
     "ordered unclean": "an operator ordered an unclean election",
     "reassigned": "its replicas are being moved",
+    "replaced": "a replica's broker is gone for good, and another is built in its place",
     "moved": "the move of its replicas is done",
     "reassignment cancelled": "the move of its replicas was cancelled",
 }
@@ -224,7 +225,7 @@ def _change(e: ClusterEvent) -> str:
         told.append(f"{_numbers(left)} left the in-sync replicas")
     if joined:
         told.append(f"{_numbers(joined)} joined the in-sync replicas")
-    if e.reason in {"reassigned", "moved", "reassignment cancelled"}:
+    if e.reason in {"reassigned", "replaced", "moved", "reassignment cancelled"}:
         told.append(f"replicas are now {_numbers(e.replicas)}")
     if not told:
         told.append(f"epoch {e.leader_epoch}")
