@@ -79,6 +79,7 @@ CORES = [
     "client/pegel/consumer/group_protocol.py",
     "client/pegel/consumer/membership.py",
     "client/pegel/consumer/subscription.py",
+    "client/pegel/exporter/lag.py",
     "client/pegel/record",
     "client/pegel/protocol/messages",
     "client/pegel/protocol/schema.py",

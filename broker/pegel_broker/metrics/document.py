@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pegel.exporter.declared import EXPORTER
 from pegel_broker.metrics.declared import BROKER, LABELS
 
 _HEAD = """\
@@ -24,7 +25,10 @@ def document() -> str:
               "addresses, no group with a partition.", "", "| label | values | at most |",
               "|---|---|---|"]  # fmt: skip
     lines += [f"| `{name}` | {text} | {bound:,} |" for name, (text, bound) in LABELS.items()]
-    return "\n".join(lines) + "\n"
+    lines += ["", "## `pegel exporter`", "",
+              "Topics and consumer groups of any Kafka-compatible cluster, at `:9308/metrics`.", "",
+              EXPORTER.markdown()]  # fmt: skip
+    return "\n".join(lines).rstrip() + "\n"
 
 
 if __name__ == "__main__":
