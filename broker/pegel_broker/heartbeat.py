@@ -63,6 +63,7 @@ class BrokerSession:
         # What was fetched, and how far the log went when this session began to fetch.
         self._fetched = self.image
         self._history_end: int | None = None
+        self._shown = MetadataImage()  # what ``on_metadata`` has had
         self._wants_shutdown = False
         self._may_leave = asyncio.Event()
         self._wake = asyncio.Event()
@@ -211,7 +212,19 @@ class BrokerSession:
         if new is old or new.index < self._history_end:
             return
         self.image = new
-        delta = MetadataDelta.between(old, new)
-        self._on_metadata(delta, new)
+        if self._knows_this_life(new):
+            delta = MetadataDelta.between(self._shown, new)
+            self._shown = new
+            self._on_metadata(delta, new)
         if self.fenced:
             self.wake()
+
+    def _knows_this_life(self, image: MetadataImage) -> bool:
+        """Whether the metadata speaks of this process, and not of one that ended before it.
+
+        Until its registration is committed a restarted broker may be named as the leader of
+        partitions that it led before. Taking that role with a log that lost its end would give
+        the old leader epoch a new start, and later a truncation in the wrong place.
+        """
+        broker = image.brokers.get(self._registration.broker_id)
+        return broker is not None and broker.incarnation == self._registration.incarnation
