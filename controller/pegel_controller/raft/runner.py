@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
 
@@ -156,7 +157,10 @@ class RaftRunner:
             self._wal.close()
 
         if self._node is not None:
-            await self._queue.submit(finish)
+            # A full or broken disk must not keep a node from ending: the commit index that is
+            # lost with it is learnt again.
+            with contextlib.suppress(OSError):
+                await self._queue.submit(finish)
         self._queue.close()
 
     def _stop(self, error: Exception) -> None:

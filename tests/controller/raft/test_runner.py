@@ -262,6 +262,6 @@ def test_a_failed_disk_stops_the_node(tmp_path: Path) -> None:
         new = await cluster.leader()
         # The followers may have had the entry before the leader's own disk failed.
         assert cluster.machines[new.node_id].commands[0] == b"kept"
-        leader._wal.append = lambda *_, **__: None  # type: ignore[method-assign, assignment]
+        # The node is closed with its disk still broken: that must not raise.
 
     run(tmp_path, test)
