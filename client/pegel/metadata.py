@@ -410,23 +410,24 @@ class Metadata:
             ConnectionFailedError: no broker answers.
         """
         candidates = iter(self._candidates())
-        running: set[asyncio.Task[T]] = set()
+        running: dict[asyncio.Task[T], None] = {}  # in the order of asking
         last_error: BaseException | None = None
         try:
             while True:
                 endpoint = next(candidates, None)
                 if endpoint is not None:
-                    running.add(asyncio.create_task(ask(endpoint)))
+                    running[asyncio.create_task(ask(endpoint))] = None
                 elif not running:
                     raise ConnectionFailedError(
                         f"no broker answers; tried {self._addresses()}; last error: {last_error}"
                     )
-                done, running = await asyncio.wait(
+                await asyncio.wait(
                     running,
                     timeout=None if endpoint is None else _HEDGE,
                     return_when=asyncio.FIRST_COMPLETED,
                 )
-                for task in done:
+                for task in [task for task in running if task.done()]:
+                    del running[task]
                     error = task.exception()
                     if error is None:
                         return task.result()

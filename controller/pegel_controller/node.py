@@ -7,6 +7,7 @@ only a committed entry is replayed, and only then does the response leave.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import uuid
 from collections.abc import Callable, Coroutine, Mapping
@@ -90,7 +91,7 @@ class ControllerNode:
         self.requests = ControllerRequests(self)
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = float("inf")  # uvloop's handles do not all tell
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], None] = {}
         self._closed = False
         self.leader_known = asyncio.Event()  # some controller leads, or has led
 
@@ -146,8 +147,8 @@ class ControllerNode:
 
     def _spawn(self, work: Coroutine[None, None, None], name: str) -> None:
         task = asyncio.create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = None
+        task.add_done_callback(lambda done: self._tasks.pop(done, None))
 
     # -- RaftStateMachine
 
@@ -196,7 +197,7 @@ class ControllerNode:
     def _bootstrap(self) -> None:
         if self.active and not self.image.cluster_id:
             made = self._wanted_cluster_id or _new_cluster_id(self.world)
-            self._propose(self.controller.bootstrap(made))
+            self._propose_unasked(self.controller.bootstrap(made))
 
     def _lose_leadership(self) -> None:
         """Proposed records may never be committed: forget them, and let the brokers look again."""
@@ -235,6 +236,11 @@ class ControllerNode:
                 raise self.not_controller() from None
         self._arm()
         return self._last_proposed
+
+    def _propose_unasked(self, result: ControllerResult) -> None:
+        """As ``_propose``, where nobody waits: a leader that has just been deposed does nothing."""
+        with contextlib.suppress(RpcRefusedError):
+            self._propose(result)
 
     async def _committed(self, index: int) -> None:
         if index > self.image.index:
@@ -307,7 +313,7 @@ class ControllerNode:
         gone = await process_is_gone(self.world.network, broker.host, broker.port)
         if self.active and broker_id not in self._server.connected_brokers():
             now = self.world.clock.monotonic()
-            self._propose(self.controller.on_probe_result(now, broker_id, gone))
+            self._propose_unasked(self.controller.on_probe_result(now, broker_id, gone))
 
     async def _probe_absent_brokers(self) -> None:
         """A broker that died with the last active controller would keep its leaderships."""

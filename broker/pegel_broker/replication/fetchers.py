@@ -29,7 +29,7 @@ class ReplicaFetchers:
         self.limit = RateLimit()  # follower.replication.throttled.rate
         self._manager = manager
         self._fetchers: dict[_Key, ReplicaFetcher] = {}
-        self._closing: set[asyncio.Task[None]] = set()
+        self._closing: dict[asyncio.Task[None], None] = {}
 
     def follow(self, hosted: HostedPartition) -> None:
         """Follow the leader that ``hosted`` has now, at the pace that it is to have now."""
@@ -57,8 +57,8 @@ class ReplicaFetchers:
         """End the connections over which nothing is followed any more."""
         for key in [key for key, fetcher in self._fetchers.items() if not len(fetcher)]:
             task = asyncio.ensure_future(self._fetchers.pop(key).close())
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
+            self._closing[task] = None
+            task.add_done_callback(lambda done: self._closing.pop(done, None))
 
     async def close(self) -> None:
         fetchers, self._fetchers = self._fetchers, {}

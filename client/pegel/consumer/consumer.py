@@ -142,11 +142,6 @@ class Consumer:
         """The partitions that are read."""
         return list(self._subscription.states)
 
-    @property
-    def has_group(self) -> bool:
-        """Whether offsets can be committed."""
-        return self._options.group is not None and self._options.commit != "none"
-
     async def wait_for_assignment(self, timeout: float | None = None) -> list[TopicPartition]:
         """The partitions, once the group has settled on who reads which.
 
@@ -299,7 +294,7 @@ class Consumer:
             ValueError: no group, or ``commit="none"``. PegelError: not committed.
         """
         group = await self._keeper()
-        if group is None or not self.has_group:
+        if group is None or self._options.commit == "none":
             raise ValueError('commits need a group, and commit="batch" or "manual"')
         if offsets is None:
             chosen = self._progress.positions()
@@ -410,14 +405,6 @@ class Consumer:
         await self._started()
         return await self._offsets(dict.fromkeys(self.assignment, LATEST))
 
-    async def offsets_at(self, timestamp: int) -> dict[TopicPartition, int]:
-        """Offset of the first record of each partition that is not older (milliseconds).
-
-        The end where there is none.
-        """
-        await self._started()
-        return await self._offsets(dict.fromkeys(self.assignment, timestamp))
-
     async def _offsets(self, times: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
         """Offsets by time; where no record is that late, the end."""
         timeout, level = self._cluster.options.request_timeout, self._options.isolation_level
@@ -451,8 +438,10 @@ class Consumer:
             raise ValueError("a group decides which partitions its members read")
         chosen = [TopicPartition(*p) for p in partitions]
         self._topics = ()
-        for tp in set(self.assignment).difference(chosen):
-            self._subscription.remove(tp)
+        kept = set(chosen)
+        for tp in self.assignment:
+            if tp not in kept:
+                self._subscription.remove(tp)
         reset_time = LATEST if self._options.offset_reset == "latest" else EARLIEST
         self._subscription.add(chosen, reset_time)
         self._drop_stale()

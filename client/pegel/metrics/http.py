@@ -87,7 +87,7 @@ class HttpServer:
         counters: HttpCounters | None = None,
     ) -> None:
         self.counters = counters or HttpCounters()
-        self.connections: set[_Connection] = set()
+        self.connections: dict[_Connection, None] = {}
         self._network = network
         self._new_queue = new_queue
         self._quick = quick
@@ -201,14 +201,14 @@ class _Connection(asyncio.Protocol):
             self._transport.abort()
             return
         server.counters.accepted += 1
-        server.connections.add(self)
+        server.connections[self] = None
         self._transport.set_write_buffer_limits(high=0)
         self._arm(REQUEST_TIMEOUT)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         if self in self._server.connections:
-            self._server.connections.discard(self)
+            self._server.connections.pop(self)
             self._server.counters.closed += 1
         if self._timer is not None:
             self._timer.cancel()

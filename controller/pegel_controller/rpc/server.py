@@ -56,8 +56,9 @@ class RpcServer:
         self._world = world
         self._service = service
         self._listener: Listener | None = None
-        self._connections: set[RpcConnection] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        # In order of arrival: what closes them must not depend on where they lie in memory.
+        self._connections: dict[RpcConnection, None] = {}
+        self._tasks: dict[asyncio.Task[None], None] = {}
         self._in_flight: dict[RpcConnection, int] = {}
 
     async def start(self, host: str, port: int) -> tuple[str, int]:
@@ -96,7 +97,7 @@ class RpcServer:
             asyncio.get_running_loop().call_soon(connection.abort)
             connection.closed = True
         else:
-            self._connections.add(connection)
+            self._connections[connection] = None
         return connection
 
     # -- RpcOwner
@@ -126,8 +127,8 @@ class RpcServer:
         answer = self._service.serve(connection, frame.method, request)
         self._in_flight[connection] = self._in_flight.get(connection, 0) + 1
         task = asyncio.ensure_future(self._answer(connection, frame, answer))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = None
+        task.add_done_callback(lambda done: self._tasks.pop(done, None))
 
     def _greet(self, connection: RpcConnection, frame: Frame) -> None:
         try:
@@ -177,4 +178,4 @@ class RpcServer:
             _log.info("dropped a connection that never greeted: %s", reason)
 
     def _forget(self, connection: RpcConnection) -> None:
-        self._connections.discard(connection)
+        self._connections.pop(connection, None)
