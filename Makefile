@@ -6,7 +6,7 @@ STAMP := $(VENV)/.complete
 WORKERS ?= 4
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo test lint format facade clean
+.PHONY: help setup up demo test simulate lint format facade clean
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,10 @@ demo: $(STAMP) ## stream the standard library through three brokers, kill a lead
 
 test: $(STAMP) ## run the tests
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -q
+
+SEEDS ?= 1000
+simulate: $(STAMP) ## break a simulated cluster in SEEDS=1000 ways; a failing seed is repeated by one command
+	$(BIN)/python -m tests.simulation.cluster --seeds $(SEEDS)
 
 lint: $(STAMP) ## format check, rules, types
 	$(BIN)/ruff format --check .

@@ -1,0 +1,343 @@
+"""What must hold at every moment, whatever breaks; looked at from outside of the code under test.
+
+``Observer`` sees each append and each committed metadata entry as it happens; ``Checker.look`` is
+called at short intervals of simulated time. Each rule says what it protects.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest import mock
+
+from pegel_broker.log.partition_log import PartitionLog
+from pegel_broker.node import Node
+from pegel_broker.replication.hosted import HostedPartition
+from pegel_broker.replication.partition import Leader
+from pegel_controller.metadata import MetadataImage
+from pegel_controller.metadata.image import PartitionState
+from pegel_controller.node import ControllerNode
+from tests.simulation.cluster.cluster import Cluster
+from tests.simulation.cluster.kernel import SimLoop
+
+INTERVAL = 0.05  # simulated seconds
+Key = tuple[int, int]  # a topic id as a number (it hashes quickly), and a partition
+_CRC = slice(17, 21)
+
+
+class Observer:
+    """Patches in while a simulation runs; sees what cannot be seen between two looks."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        # The newest epoch that wrote to a partition as its leader, and which node that was.
+        self.writers: dict[Key, tuple[int, str]] = {}
+        self.entries: dict[int, tuple[int, int]] = {}  # metadata: index -> term, checksum
+        self.appends = 0
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        append, apply = PartitionLog.append_as_leader, ControllerNode.apply
+        observer = self
+
+        def append_as_leader(log: PartitionLog, records: Any, epoch: int, now_ms: int) -> Any:
+            result = append(log, records, epoch, now_ms)
+            observer.on_append(log, epoch)
+            return result
+
+        def apply_entry(node: ControllerNode, index: int, term: int, data: bytes) -> None:
+            observer.on_entry(node, index, term, data)
+            apply(node, index, term, data)
+
+        with (
+            mock.patch.object(PartitionLog, "append_as_leader", append_as_leader),
+            mock.patch.object(ControllerNode, "apply", apply_entry),
+        ):
+            yield
+
+    def on_append(self, log: PartitionLog, epoch: int) -> None:
+        """No two brokers write to a partition in one epoch, nor an older one after a newer."""
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, SimLoop)
+        node = loop.name.partition(".")[0]
+        key = (log.topic_id.int, log.partition)
+        newest, writer = self.writers.get(key, (-1, ""))
+        where = f"{log.topic}-{log.partition}"
+        if epoch < newest:
+            self.cluster.fail(
+                f"two writers: {node} appends to {where} in epoch {epoch}, {writer} did in {newest}"
+            )
+        elif epoch == newest and node != writer:
+            self.cluster.fail(f"two writers: {node} and {writer} append to {where} in {epoch}")
+        self.writers[key] = (epoch, node)
+        self.appends += 1
+
+    def on_entry(self, node: ControllerNode, index: int, term: int, data: bytes) -> None:
+        """Every controller applies the same entry at an index (state machine safety)."""
+        entry = (term, zlib.crc32(data))
+        if self.entries.setdefault(index, entry) != entry:
+            self.cluster.fail(f"metadata: entry {index} is not the same at node {node.node_id}")
+
+
+class Checker:
+    """Keeps what was seen before, for what may only grow."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.leaders: dict[tuple[Key, int], int] = {}
+        self.committed: dict[Key, int] = {}
+        self.content: dict[Key, dict[int, bytes]] = {}
+        self.marks: dict[tuple[str, Key], int] = {}
+        self.terms: dict[int, int] = {}
+        self.indexes: dict[str, int] = {}
+        self.newest_image = 0
+        self.looks = 0
+
+    def look(self) -> None:
+        self.looks += 1
+        cluster = self.cluster
+        image = cluster.image()
+        # An image that is older than one seen before knows less than was decided.
+        fresh = image.index >= self.newest_image
+        self.newest_image = max(self.newest_image, image.index)
+        accepting: dict[Key, list[int]] = {}
+        replicas: dict[Key, list[tuple[int, HostedPartition]]] = {}
+        for n, node in cluster.running():
+            self._metadata(n, node)
+            if node.replicas is None:
+                continue
+            machine = cluster.nodes[n]
+            assert machine.loop is not None
+            leads_by_lease = not machine.paused and node.replicas.holds_lease(
+                machine.clock.monotonic()
+            )
+            for hosted in node.replicas.all_hosted():
+                key = (hosted.topic_id.int, hosted.core.partition)
+                replicas.setdefault(key, []).append((n, hosted))
+                self._replica(n, machine.loop.name, key, hosted)
+                state = hosted.core.state
+                if isinstance(state, Leader) and leads_by_lease and not state.resigned:
+                    accepting.setdefault(key, []).append(n)
+        for key, nodes in accepting.items():
+            if len(nodes) > 1:
+                cluster.fail(f"two leaders accept writes for {_name(replicas[key])}: {nodes}")
+        for key, hosted_by in replicas.items():
+            self._partition(key, hosted_by, image if fresh else None)
+
+    # -- one node
+
+    def _metadata(self, n: int, node: Node) -> None:
+        """Terms never fall, not even by a crash; what is applied never goes back in one life."""
+        if node.controller is not None:
+            term = node.controller.raft.term
+            if term and term < self.terms.get(n, 0):
+                self.cluster.fail(f"raft: node {n} goes from term {self.terms[n]} to {term}")
+            self.terms[n] = max(term, self.terms.get(n, 0))
+        if node.session is not None:
+            loop = self.cluster.nodes[n].loop
+            assert loop is not None
+            index = node.session.image.index
+            if index < self.indexes.get(loop.name, 0):
+                self.cluster.fail(f"metadata: broker {n} goes back to index {index}")
+            self.indexes[loop.name] = index
+
+    def _replica(self, n: int, life: str, key: Key, hosted: HostedPartition) -> None:
+        core = hosted.core
+        state, mark = core.state, core.high_watermark
+        where = f"{core.topic}-{core.partition}"
+        if isinstance(state, Leader):
+            first = self.leaders.setdefault((key, state.epoch), n)
+            if first != n:
+                self.cluster.fail(f"two leaders of {where} in epoch {state.epoch}: {first}, {n}")
+            if n not in state.isr:
+                self.cluster.fail(f"leader {n} of {where} is not in its ISR {state.isr}")
+            if mark > hosted.log.stable_offset and hosted.log.offline is None:
+                self.cluster.fail(f"high watermark {mark} of {where} is not stable at its leader")
+        before = self.marks.get((life, key), 0)
+        if mark < before:
+            self.cluster.fail(f"high watermark of {where} at node {n} falls: {before} to {mark}")
+        self.marks[life, key] = mark
+        if mark > self.committed.get(key, 0):
+            self._committed(key, hosted, mark)
+
+    def _committed(self, key: Key, hosted: HostedPartition, mark: int) -> None:
+        """Note what is committed: it must stay so."""
+        self.committed[key] = mark
+
+    # -- one partition
+
+    def _partition(
+        self,
+        key: Key,
+        hosted_by: list[tuple[int, HostedPartition]],
+        image: MetadataImage | None,
+    ) -> None:
+        committed = self.committed.get(key, 0)
+        known = None if image is None else image.topics_by_id.get(hosted_by[0][1].topic_id)
+        if image is None or known is None or key[1] >= len(known.partitions):
+            return
+        state = known.partitions[key[1]]
+        trusted = {*state.isr, *state.elr}
+        for n, hosted in hosted_by:
+            log = hosted.log
+            if log.offline is not None or log.deleted:
+                continue
+            if n in trusted and self._is_registered(n, image):
+                self._holds_all(n, hosted, state, committed)
+            core = hosted.core.state
+            if (
+                isinstance(core, Leader)
+                and core.epoch == state.leader_epoch
+                and core.partition_epoch <= state.partition_epoch
+                and not set(state.isr) <= set(core.maximal_isr)
+            ):
+                self.cluster.fail(
+                    f"{_name(hosted_by)}: the controller's ISR {state.isr} is not within its "
+                    f"leader's maximal ISR {core.maximal_isr}"
+                )
+        self._same_content(key, hosted_by, trusted, committed)
+
+    def _is_registered(self, n: int, image: MetadataImage) -> bool:
+        """Before a node has registered anew, the metadata speaks of the one that was."""
+        node, broker = self.cluster.nodes[n].node, image.brokers.get(n)
+        return (
+            node is not None
+            and node.session is not None
+            and broker is not None
+            and node.session.broker_epoch == broker.broker_epoch
+        )
+
+    def _holds_all(
+        self, n: int, hosted: HostedPartition, state: PartitionState, committed: int
+    ) -> None:
+        """Whoever may be elected holds everything that was promised."""
+        if hosted.log.log_end_offset < committed:
+            self.cluster.fail(
+                f"node {n} may lead {hosted.core.topic}-{hosted.core.partition} (ISR {state.isr}, "
+                f"ELR {state.elr}) and ends at {hosted.log.log_end_offset}, below {committed}"
+            )
+
+    def _same_content(
+        self,
+        key: Key,
+        hosted_by: list[tuple[int, HostedPartition]],
+        trusted: set[int],
+        committed: int,
+    ) -> None:
+        """Batches below the high watermark are the same at everybody who may be elected."""
+        known = self.content.setdefault(key, {})
+        for n, hosted in hosted_by:
+            if n not in trusted:
+                continue
+            tail = hosted.log._tail
+            limit = min(committed, hosted.core.high_watermark)
+            offsets = tail._offsets
+            buffers = tail._buffers
+            for index in range(len(offsets) - 1, tail._head - 1, -1):
+                offset = offsets[index]
+                if offset >= limit:
+                    continue
+                found = bytes(buffers[index][_CRC])
+                before = known.get(offset)
+                if before is None:
+                    known[offset] = found
+                elif before == found:
+                    break
+                else:
+                    self.cluster.fail(
+                        f"{_name(hosted_by)}@{offset} at node {n} is another batch than committed"
+                    )
+
+
+def _name(hosted_by: list[tuple[int, HostedPartition]]) -> str:
+    core = hosted_by[0][1].core
+    return f"{core.topic}-{core.partition}"
+
+
+# -- at the end
+
+
+def _damaged(cluster: Cluster) -> set[tuple[int, str, int]]:
+    """Replicas that are offline because their files are damaged, where a fault may have done it.
+
+    Such a replica must neither lead nor be mended by cutting what was committed (DESIGN 4).
+    """
+    return {
+        (n, hosted.core.topic, hosted.core.partition)
+        for n, hosted in cluster.hosted()
+        if hosted.log.offline is not None
+        and "damaged" in hosted.log.offline
+        and cluster.nodes[n].disk.may_be_damaged
+    }
+
+
+def unhealthy(cluster: Cluster, but_for: int | None = None, *, quiet: bool = True) -> str | None:
+    """Why the cluster is not as it should be with all faults gone; None where it is.
+
+    ``quiet``: nobody writes, so replicas must be equal.
+    """
+    active = cluster.active_controller()
+    if active is None:
+        return "no active controller"
+    image = cluster.image()
+    for n, machine in cluster.nodes.items():
+        if n == but_for:
+            continue
+        node = machine.node
+        if node is None or not node.ready.is_set() or node.session is None:
+            return f"node {n} is not ready"
+        if node.session.fenced:
+            return f"broker {n} is fenced"
+        if node.session.image.index < image.index:
+            return f"broker {n} lags behind in the metadata"
+    damaged = _damaged(cluster)
+    for name, topic in sorted(image.topics_by_name.items()):
+        for number, state in enumerate(topic.partitions):
+            wanted = {
+                r for r in state.replicas if r != but_for and (r, name, number) not in damaged
+            }
+            if not wanted:
+                continue
+            if state.leader < 0:
+                return f"{name}-{number} has no leader (ISR {state.isr}, ELR {state.elr})"
+            if not wanted <= set(state.isr):
+                return f"{name}-{number} has the ISR {state.isr} of {state.replicas}"
+    return _unequal(cluster) if but_for is None and quiet else None
+
+
+def _unequal(cluster: Cluster) -> str | None:
+    ends: dict[Key, set[tuple[int, int]]] = {}
+    for _, hosted in cluster.hosted():
+        log = hosted.log
+        if log.offline is not None and _damaged(cluster):
+            continue
+        if log.offline is not None:
+            return f"{log.topic}-{log.partition} is offline: {log.offline}"
+        key = (hosted.topic_id.int, hosted.core.partition)
+        ends.setdefault(key, set()).add((log.log_end_offset, hosted.core.high_watermark))
+        if len(ends[key]) > 1 or log.stable_offset != log.log_end_offset:
+            return f"replicas of {log.topic}-{log.partition} differ: {sorted(ends[key])}"
+        if hosted.core.high_watermark != log.log_end_offset:
+            return f"{log.topic}-{log.partition}: the high watermark is below the log end"
+    return None
+
+
+def compare_files(cluster: Cluster) -> None:
+    """The replicas' segment files are the same, byte for byte, from the later start on."""
+    logs: dict[tuple[str, str], dict[int, bytes]] = {}
+    for n, machine in cluster.nodes.items():
+        files = machine.disk.files
+        if machine.disk.may_be_damaged:
+            continue
+        for path in sorted(files):
+            if path.endswith(".log") and not path.rpartition("/")[0].endswith("-delete"):
+                folder, _, name = path.rpartition("/")
+                content = logs.setdefault((folder, name), {})
+                content[n] = bytes(files[path].data)
+    for (folder, name), by_node in sorted(logs.items()):
+        if len(set(by_node.values())) > 1:
+            sizes = {n: len(data) for n, data in by_node.items()}
+            cluster.fail(f"replicas' files differ: {folder}/{name}, bytes by node {sizes}")

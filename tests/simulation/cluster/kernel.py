@@ -1,0 +1,261 @@
+"""Simulated time: one scheduler for everything, and one event loop for each process.
+
+Only the scheduler decides what runs next: by time, then by the order in which it was asked for.
+There is no selector, no thread and no clock, so one seed gives one history.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import heapq
+from asyncio import events
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+# So many turns without time going by is a loop that spins.
+TURNS_AT_ONE_TIME_MAX = 100_000
+
+
+class SpinningError(AssertionError):
+    """Some process keeps its loop busy without ever waiting."""
+
+
+class Trace:
+    """A hash of everything that happened; with ``keep`` the lines themselves."""
+
+    def __init__(self, *, keep: bool = False) -> None:
+        self._hash = hashlib.blake2b(digest_size=16)
+        self.lines: list[str] | None = [] if keep else None
+        self.events = 0
+
+    def add(self, now: float, what: str) -> None:
+        line = f"{now:.9f} {what}\n"
+        self._hash.update(line.encode())
+        self.events += 1
+        if self.lines is not None:
+            self.lines.append(line)
+
+    @property
+    def digest(self) -> str:
+        return self._hash.hexdigest()
+
+
+class Scheduler:
+    """Global simulated seconds in ``now``; events in order of time, then of their making."""
+
+    def __init__(self, trace: Trace) -> None:
+        self.now = 0.0
+        self.trace = trace
+        self.runnable: deque[SimLoop] = deque()
+        self._heap: list[tuple[float, int, Callable[..., None], Any]] = []
+        self._sequence = 0
+        self.turns = 0
+
+    def at(self, when: float, call: Callable[..., None], argument: Any = None) -> None:
+        """Call ``call(argument)`` at global time ``when``."""
+        self._sequence += 1
+        heapq.heappush(self._heap, (max(when, self.now), self._sequence, call, argument))
+
+    def after(self, delay: float, call: Callable[..., None], argument: Any = None) -> None:
+        self.at(self.now + delay, call, argument)
+
+    def run_until(self, end: float) -> None:
+        """Let everything happen that is due before ``end``, then be there."""
+        heap, runnable = self._heap, self.runnable
+        turns = 0
+        while True:
+            while runnable:
+                turns += 1
+                if turns > TURNS_AT_ONE_TIME_MAX:
+                    raise SpinningError(f"{runnable[0].name} does not wait")
+                runnable.popleft().turn()
+            self.turns += turns
+            turns = 0
+            if not heap or heap[0][0] > end:
+                break
+            self.now, _, call, argument = heapq.heappop(heap)
+            call(argument)
+        self.now = max(self.now, end)
+        events._set_running_loop(None)
+
+    def close(self) -> None:
+        self._heap.clear()
+        self.runnable.clear()
+
+
+class Handle:
+    """What ``call_soon`` and ``call_at`` return."""
+
+    __slots__ = ("_args", "_callback", "_when")
+
+    def __init__(self, callback: Callable[..., object] | None, args: tuple[Any, ...]) -> None:
+        self._callback = callback
+        self._args = args
+        self._when = 0.0
+
+    def cancel(self) -> None:
+        self._callback = None
+        self._args = ()
+
+    def cancelled(self) -> bool:
+        return self._callback is None
+
+    def when(self) -> float:
+        return self._when
+
+
+class SimLoop(asyncio.AbstractEventLoop):
+    """The event loop of one process. ``time()`` is the monotonic clock of its machine.
+
+    A loop that is ``dead`` never runs anything again: the process was killed, and neither its
+    ``finally`` blocks nor its callbacks happen. While ``paused`` everything waits (SIGSTOP).
+    """
+
+    def __init__(
+        self, scheduler: Scheduler, name: str, rate: float = 1.0, offset: float = 0.0
+    ) -> None:
+        self.name = name
+        self.dead = False
+        self.paused = False
+        self.problems: list[str] = []
+        self._scheduler = scheduler
+        self._rate = rate
+        self._offset = offset
+        self._ready: deque[Handle] = deque()
+        self._queued = False
+        self._tasks: list[asyncio.Task[Any]] = []
+
+    # -- time
+
+    def time(self) -> float:
+        return self._scheduler.now * self._rate + self._offset
+
+    def call_soon(self, callback: Any, *args: Any, context: Any = None) -> Any:
+        handle = Handle(callback, args)
+        self._ready.append(handle)
+        if not self._queued:
+            self._wake()
+        return handle
+
+    call_soon_threadsafe = call_soon
+
+    def call_later(self, delay: float, callback: Any, *args: Any, context: Any = None) -> Any:
+        return self.call_at(self.time() + delay, callback, *args)
+
+    def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> Any:
+        handle = Handle(callback, args)
+        handle._when = when
+        at = (when - self._offset) / self._rate
+        # Never early by a rounding error: a timer that finds itself early would spin.
+        while at * self._rate + self._offset < when:
+            at += 1e-9
+        self._scheduler.at(at, self._due, handle)
+        return handle
+
+    def _due(self, handle: Handle) -> None:
+        if handle._callback is not None:
+            self._ready.append(handle)
+            if not self._queued:
+                self._wake()
+
+    def _wake(self) -> None:
+        if not self.dead and not self.paused:
+            self._queued = True
+            self._scheduler.runnable.append(self)
+
+    def turn(self) -> None:
+        """Run what is ready now, as one turn of an asyncio loop does."""
+        self._queued = False
+        if self.dead or self.paused:
+            return
+        events._set_running_loop(self)
+        ready = self._ready
+        for _ in range(len(ready)):
+            handle = ready.popleft()
+            callback = handle._callback
+            if callback is None:
+                continue
+            try:
+                callback(*handle._args)
+            except BaseException as error:
+                if not self.dead:  # else it was killed in the middle of this call
+                    if not isinstance(error, Exception):
+                        raise
+                    self._problem(f"a callback raised {error!r}", error)
+            if self.dead:
+                return
+        if ready and not self._queued:
+            self._wake()
+
+    def pause(self) -> None:
+        self.paused = True
+
+    def resume(self) -> None:
+        self.paused = False
+        if self._ready and not self._queued:
+            self._wake()
+
+    def kill(self) -> None:
+        self.dead = True
+        self._ready.clear()
+
+    # -- what asyncio asks of a loop
+
+    def create_future(self) -> asyncio.Future[Any]:
+        return asyncio.Future(loop=self)
+
+    def create_task(self, coro: Any, *, name: str | None = None, context: Any = None) -> Any:
+        return asyncio.Task(coro, loop=self, name=name or "task")
+
+    def get_debug(self) -> bool:
+        return False
+
+    def is_running(self) -> bool:
+        return True
+
+    def is_closed(self) -> bool:
+        return False
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        if not self.dead:
+            error = context.get("exception")
+            self._problem(f"{context.get('message')}: {error!r}", error)
+
+    def _problem(self, text: str, error: BaseException | None) -> None:
+        where = ""
+        if error is not None and error.__traceback__ is not None:
+            last = error.__traceback__
+            while last.tb_next is not None:
+                last = last.tb_next
+            code = last.tb_frame.f_code
+            where = f" ({code.co_filename.rpartition('/')[2]}:{last.tb_lineno})"
+        self.problems.append(f"{self.name}: {text}{where}")
+
+    # -- the end of a simulation
+
+    def start(self, coro: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Run ``coro`` as this process's main task."""
+        before = events._get_running_loop()
+        events._set_running_loop(self)
+        try:
+            return self.create_task(coro, name="main")
+        finally:
+            events._set_running_loop(before)
+
+    def bury(self) -> None:
+        """Close what still waits, so that nothing runs when the memory is freed."""
+        self.kill()
+        events._set_running_loop(self)
+        try:
+            for task in asyncio.all_tasks(self):
+                task._log_destroy_pending = False  # type: ignore[attr-defined]
+                for _ in range(100):
+                    try:
+                        task.get_coro().close()  # type: ignore[union-attr]
+                    except RuntimeError:  # it awaits in its own ``finally``: throw again
+                        continue
+                    break
+        finally:
+            events._set_running_loop(None)

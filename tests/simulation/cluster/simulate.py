@@ -1,0 +1,171 @@
+"""One seed from start to end: a cluster comes up, is used and broken, heals, and is judged."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from random import Random
+
+from tests.simulation.cluster.checks import INTERVAL, Checker, Observer, compare_files, unhealthy
+from tests.simulation.cluster.cluster import Cluster
+from tests.simulation.cluster.faults import Fault
+from tests.simulation.cluster.kernel import SpinningError
+from tests.simulation.cluster.plan import (
+    BREAKAGES,
+    FAULTS_FOR,
+    FAULTS_FROM,
+    break_for_ever,
+    draw_faults,
+    draw_shape,
+    heal,
+    schedule,
+)
+from tests.simulation.cluster.workload import WORKLOADS, make_topics, read_all, write_everywhere
+from tests.support.delivery import judge
+
+READY_WITHIN = 20.0
+HEALTHY_WITHIN = 30.0
+WORK_ENDS_WITHIN = 20.0
+LIVENESS_SHARE = 0.2  # of the seeds: a minority stays broken for ever
+
+
+@dataclass(slots=True)
+class Report:
+    """What one seed showed; ``violations`` is empty if all is well."""
+
+    seed: int
+    faults: list[Fault]
+    violations: list[str] = field(default_factory=list)
+    digest: str = ""
+    simulated: float = 0.0
+    took: float = 0.0  # seconds of this machine
+    events: int = 0
+    appends: int = 0
+    acknowledged: int = 0
+    read: int = 0
+    healed_in: float = 0.0
+    trace: list[str] = field(default_factory=list)
+
+
+class _Run:
+    def __init__(self, seed: int, keep_trace: bool, only: Sequence[int] | None) -> None:
+        self.cluster = cluster = Cluster(seed, draw_shape(seed), keep_trace=keep_trace)
+        self.checker = Checker(cluster)
+        self.observer = Observer(cluster)
+        self.random = Random(f"{seed}-run")
+        for name in ("work-1", "work-2"):  # clients' hosts, known to those who cut links
+            cluster.clients.setdefault(name, cluster.new_machine(name))
+        self.faults = draw_faults(seed, cluster)
+        chosen = range(len(self.faults)) if only is None else only
+        self.chosen = [self.faults[number] for number in chosen]
+        alive = self.random.random() < LIVENESS_SHARE
+        self.broken: int | None = self.random.choice((1, 2, 3)) if alive else None
+
+    def advance(self, until: float) -> None:
+        """Let time go by, looking at the invariants."""
+        cluster = self.cluster
+        while cluster.now < until:
+            cluster.scheduler.run_until(min(until, cluster.now + INTERVAL))
+            self.checker.look()
+
+    def run(self) -> None:
+        cluster = self.cluster
+        for machine in cluster.nodes.values():
+            machine.start()
+        while unhealthy(cluster) is not None:
+            if cluster.now > READY_WITHIN:
+                raise TimeoutError(f"the cluster does not come up: {unhealthy(cluster)}")
+            self.advance(cluster.now + 0.1)
+        loop, client, _ = cluster.client("setup")
+        cluster.complete(loop, make_topics(cluster, client), READY_WITHIN)
+        tasks = []
+        for number, (name, (chance, work)) in enumerate(WORKLOADS.items()):
+            if self.random.random() < chance:
+                loop, client, r = cluster.client(f"work-{1 + number % 2}")
+                tasks.append(loop.start(work(cluster, client, name, r)))
+        schedule(cluster, self.chosen)
+        self.advance(FAULTS_FROM + FAULTS_FOR)
+        heal(cluster)
+        if self.broken is not None:
+            break_for_ever(cluster, self.broken, self.random.choice(BREAKAGES))
+        self._become_healthy()
+        cluster.work_ends = True
+        end = cluster.now + WORK_ENDS_WITHIN
+        while not all(task.done() for task in tasks) and cluster.now < end:
+            self.advance(cluster.now + 0.1)
+        for task in tasks:
+            if not task.done():
+                cluster.fail("a client hangs: its work does not end")
+            elif task.exception() is not None:
+                cluster.fail(f"a client failed: {task.exception()!r}")
+        self._final()
+
+    def _become_healthy(self) -> None:
+        cluster, began = self.cluster, self.cluster.now
+        while reason := unhealthy(cluster, self.broken, quiet=cluster.work_ends):
+            if cluster.now > began + HEALTHY_WITHIN:
+                cluster.fail(f"not healthy {HEALTHY_WITHIN:g} s after the faults: {reason}")
+                return
+            self.advance(cluster.now + 0.1)
+        self.healed_in = max(self.healed_in, cluster.now - began)
+
+    def _final(self) -> None:
+        cluster = self.cluster
+        loop, client, _ = cluster.client("final")
+        try:
+            cluster.complete(loop, write_everywhere(cluster, client, "final"), HEALTHY_WITHIN)
+            self._become_healthy()
+            cluster.complete(loop, read_all(cluster, client), HEALTHY_WITHIN)
+        except TimeoutError as error:
+            cluster.fail(f"no progress: {error}")
+            return
+        except Exception as error:
+            cluster.fail(f"a client failed at the end: {error!r}")
+            return
+        self.checker.look()
+        if self.broken is None:
+            self._become_healthy()
+            compare_files(cluster)
+        for line in judge(cluster.history).lines:
+            cluster.fail(line)
+
+    healed_in = 0.0
+
+
+def simulate(seed: int, *, only: Sequence[int] | None = None, keep_trace: bool = False) -> Report:
+    """Run ``seed``; ``only`` keeps the faults of those numbers."""
+    collecting = gc.isenabled()
+    gc.disable()  # when it runs must not decide what happens
+    began = time.perf_counter()
+    run = _Run(seed, keep_trace, only)
+    cluster = run.cluster
+    try:
+        with run.observer.installed():
+            try:
+                run.run()
+            except (SpinningError, TimeoutError) as error:
+                cluster.fail(f"{type(error).__name__}: {error}")
+            cluster.violations += [f"unhandled: {problem}" for problem in cluster.problems()]
+            cluster.close()
+    finally:
+        if collecting:
+            gc.enable()
+    return Report(
+        seed, run.chosen, cluster.violations, cluster.trace.digest, cluster.now,
+        time.perf_counter() - began, cluster.trace.events, run.observer.appends,
+        sum(sent.acknowledged for sent in cluster.history.sent.values()),
+        sum(len(part) for parts in cluster.history.reads.values() for part in parts),
+        run.healed_in, cluster.trace.lines or [],
+    )  # fmt: skip
+
+
+def shrink(seed: int, faults: int, fails: Sequence[int] | None = None) -> list[int]:
+    """The numbers of the faults without which ``seed`` does not fail: drops one after another."""
+    kept = list(range(faults)) if fails is None else list(fails)
+    for number in list(kept):
+        without = [n for n in kept if n != number]
+        if simulate(seed, only=without).violations:
+            kept = without
+    return kept

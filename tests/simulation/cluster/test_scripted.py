@@ -1,0 +1,93 @@
+"""Scripted histories: bugs that seeds have found, each as a short story that cannot rot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pegel_broker.replication.partition import Leader
+from tests.simulation.cluster.checks import Checker, Observer, unhealthy
+from tests.simulation.cluster.cluster import Cluster, Shape
+
+
+class Story:
+    """A cluster of three with the topic "t" (one partition, RF 3, min ISR 2) and one client."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.checker = Checker(cluster)
+        self.loop, self.client, _ = cluster.client("client")
+
+    def pass_time(self, seconds: float) -> None:
+        end = self.cluster.now + seconds
+        while self.cluster.now < end:
+            self.cluster.scheduler.run_until(min(end, self.cluster.now + 0.005))
+            self.checker.look()
+
+    def until_healthy(self) -> None:
+        end = self.cluster.now + 30.0
+        while (why := unhealthy(self.cluster)) is not None:
+            assert self.cluster.now < end, why
+            self.pass_time(0.02)
+
+    def write(self, *values: bytes) -> None:
+        async def send() -> None:
+            await self.client.send_many("t", list(values), partition=0)
+
+        self.cluster.complete(self.loop, send(), 30.0)
+
+    @property
+    def leader(self) -> int:
+        state = self.cluster.image().partition("t", 0)
+        assert state is not None
+        return state.leader
+
+
+@contextmanager
+def story(seed: int = 1, shape: Shape | None = None) -> Iterator[Story]:
+    cluster = Cluster(seed, shape or Shape())
+    with Observer(cluster).installed():
+        for machine in cluster.nodes.values():
+            machine.start()
+        told = Story(cluster)
+        told.until_healthy()
+
+        async def make() -> None:
+            await told.client.create_topic(
+                "t", partitions=1, replication=3, config={"min.insync.replicas": 2}
+            )
+
+        cluster.complete(told.loop, make(), 10.0)
+        yield told
+        assert not cluster.violations
+        assert not cluster.problems()
+        cluster.close()
+
+
+def test_a_restarted_leader_that_lost_its_end_does_not_lead_before_it_has_registered() -> None:
+    """It would give its old epoch a new start, and be truncated there later (seed 186)."""
+    with story() as told:
+        told.write(*(b"%d" % n for n in range(20)))
+        machine = told.cluster.nodes[told.leader]
+        machine.power_off()
+        machine.start()
+        for _ in range(300):
+            told.pass_time(0.005)
+            node = machine.node
+            if node is not None and node.replicas is not None and node.session is not None:
+                leads = [h for h in node.replicas.all_hosted() if isinstance(h.core.state, Leader)]
+                assert not leads or node.session.broker_epoch >= 0
+        told.until_healthy()
+
+
+def test_a_node_whose_disk_is_full_ends_and_comes_back() -> None:
+    """Closing the Raft log wrote once more, and the node never came to its end (seed 14)."""
+    with story() as told:
+        machine = told.cluster.nodes[told.cluster.active_controller() or 1]
+        life = machine.loop
+        machine.disk.fill(0)
+        told.write(b"without it")
+        told.pass_time(0.5)
+        machine.disk.free()
+        told.until_healthy()
+        assert machine.loop is not life
