@@ -66,7 +66,7 @@ class Timers(Generic[K]):
             deadline = self._deadlines.get(key)
             if deadline is None:
                 continue
-            if deadline > now:
+            if deadline > at:  # it was put off: its turn comes, maybe in this call
                 self._push(key, deadline)
             else:
                 del self._deadlines[key]
