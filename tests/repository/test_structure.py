@@ -28,9 +28,11 @@ MAY_IMPORT = {
 }
 DEPENDENCIES = {
     "click",
+    "confluent_kafka",
     "cramjam",
     "crc32c",
     "h11",
+    "hdrh",
     "msgpack",
     "prometheus_client",
     "pytest",

@@ -1,0 +1,1 @@
+"""Load generators: what runs in the worker processes of ``pegel bench``."""

@@ -1,0 +1,1 @@
+"""What each sub-command of ``pegel bench`` does, one file each."""
