@@ -8,9 +8,9 @@ import xml.etree.ElementTree as ElementTree
 
 from rich.console import Console
 
+from pegel_bench.fleet import add_up
 from pegel_bench.load.latencies import Latencies, curve_ms, merge, percentiles_ms
 from pegel_bench.load.spec import LoadResult
-from pegel_bench.fleet import add_up
 from pegel_bench.report.metrics import Metrics
 from pegel_bench.report.page import page
 from pegel_bench.report.table import ratio_rows, show

@@ -45,7 +45,7 @@ def with_brokers(
 
 
 async def until_produced(cluster: FakeCluster, requests: int) -> None:
-    while len(cluster.requests(ProduceRequest)) < requests:  # noqa: ASYNC110
+    while len(cluster.requests(ProduceRequest)) < requests:
         await asyncio.sleep(0.005)
 
 
