@@ -234,6 +234,7 @@ def test_two_targets_take_turns_and_the_files_hold_every_round(tmp_path: Path) -
             ("target", "1", 1), ("other", "1", 1), ("other", "1", 2), ("target", "1", 2),
         ]  # fmt: skip
         assert all(row["verified"] and row["ok"] for row in document["rows"])
+        assert all(row["figures"]["mb_per_s"] > 0 for row in document["rows"])
         assert document["setup"]["seed"] == 7
         assert document["environment"]["cores"] >= 1
         assert [r["case"] for r in document["ratios"]] == [

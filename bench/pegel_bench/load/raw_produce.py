@@ -166,6 +166,8 @@ class RawProduce:
                     now = time.perf_counter()
                 self._begin(now)
                 end = now + spec.seconds
+                for link in self._links:  # without acknowledgements they fell silent meanwhile
+                    refill(link)
             if now >= end or (spec.max_bytes and self.result.bytes >= spec.max_bytes):
                 break
             if self._tick(now):
