@@ -73,7 +73,7 @@ def _first(plan: Plan, stack: contextlib.ExitStack, say: Say) -> Target:
     if plan.bootstrap is not None:
         return Target("target", plan.bootstrap, "given by --bootstrap")
     say(f"starting {plan.brokers} Pegel brokers")
-    cluster = LocalCluster(plan.brokers, settings=plan.settings, log_level="warning")
+    cluster = LocalCluster(plan.brokers, settings=plan.settings)
     stack.callback(cluster.stop)
     cluster.start()
     return Target(

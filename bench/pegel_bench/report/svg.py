@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from html import escape
 
 WIDTH = 760
-_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 16, 44
+_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 26, 44
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,8 @@ def bars(
                 a, b = (height - _BOTTOM - v * scale for v in (bar.low, bar.high))
                 mid = x + thick / 2
                 out.append(f'<path class="whisker" d="M{mid:.1f} {a:.1f}V{b:.1f}"/>')
-            out.append(_text(x + thick / 2, y - 4, _short(bar.value), "middle", "value"))
+            above = height - _BOTTOM - bar.high * scale - 4
+            out.append(_text(x + thick / 2, above, _short(bar.value), "middle", "value"))
     return "".join(out) + "</svg>"
 
 
@@ -167,7 +168,7 @@ def timeline(
         out.append(f'<path class="grid" d="M{x_of(tick):.1f} {top}V{height - 24}"/>')
         out.append(_text(x_of(tick), height - 8, f"{tick:,.0f}", "middle"))
         tick += step
-    out.append(_text(_LEFT - 8, height - 8, "ms", "end", "dim"))
+    out.append(_text(_LEFT - 34, height - 8, "ms", "end", "dim"))
     for number, (name, series, events, color) in enumerate(lanes):
         y = top + lane * number
         out.append(_text(_LEFT + 4, y + 12, name, "start", "strong"))
@@ -176,7 +177,9 @@ def timeline(
         for i, (at, text) in enumerate(events):
             x, row = x_of(at), y + 24 + 11 * (i % 3)
             out.append(f'<path class="flag" d="M{x:.1f} {y + 66}V{row - 6}"/>')
-            out.append(_text(x + 3, row, f"{text} {at:,.0f}", "start", "flagtext"))
+            late = x > WIDTH - 120
+            where = (x - 3, "end") if late else (x + 3, "start")
+            out.append(_text(where[0], row, f"{text} {at:,.0f}", where[1], "flagtext"))
     return "".join(out) + "</svg>"
 
 

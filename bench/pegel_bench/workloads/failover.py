@@ -141,7 +141,7 @@ class _Failure:
             ]  # fmt: skip
         _, end = _longest(series, self.at)
         if end:
-            found.append((round((end - self.at) * 1000, 1), "acknowledged again"))
+            found.append((round((end - self.at) * 1000, 1), "longest gap ends"))
         return found
 
 
