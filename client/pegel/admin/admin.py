@@ -10,10 +10,10 @@ import asyncio
 import uuid
 from collections.abc import Mapping, Sequence
 
-from pegel.admin import events, reassignments
+from pegel.admin import events
 from pegel.admin.events import EventPage
 from pegel.admin.groups import GroupAdmin
-from pegel.admin.reassignments import Reassignment, ReassignmentResult
+from pegel.admin.reassignments import ReassignmentAdmin
 from pegel.admin.records import RecordAdmin
 from pegel.admin.types import (
     BrokerDescription,
@@ -77,7 +77,7 @@ from pegel.types import TopicPartition
 _SET, _DELETE = 0, 1
 
 
-class Admin(GroupAdmin, RecordAdmin):
+class Admin(GroupAdmin, ReassignmentAdmin, RecordAdmin):
     """Admin calls of one client; every one takes a ``timeout`` in seconds."""
 
     async def create_topic(
@@ -367,35 +367,6 @@ class Admin(GroupAdmin, RecordAdmin):
                 elected = p.error_code == 0
                 results.append(ElectionResult(topic_result.topic, p.partition_id, error, elected))
         return results
-
-    async def alter_reassignments(
-        self,
-        targets: Mapping[TopicPartition, Sequence[int] | None],
-        *,
-        allow_replication_change: bool = True,
-        timeout: float | None = None,
-    ) -> list[ReassignmentResult]:
-        """Move partitions to other replicas, preferred leader first; ``None`` cancels a move.
-
-        Each partition succeeds or fails by itself; a move goes on after the answer.
-
-        Raises:
-            BrokerError: the request as a whole was refused.
-        """
-        return await reassignments.alter_reassignments(
-            self._cluster, targets, allow_replication_change=allow_replication_change,
-            timeout=self._timeout(timeout),
-        )  # fmt: skip
-
-    async def list_reassignments(self, *, timeout: float | None = None) -> list[Reassignment]:
-        """Every move of replicas that is under way."""
-        return await reassignments.list_reassignments(self._cluster, timeout=self._timeout(timeout))
-
-    async def unregister_broker(self, node_id: int, *, timeout: float | None = None) -> None:
-        """Forget a broker that will not come back. Raises BrokerError."""
-        await reassignments.unregister_broker(
-            self._cluster, node_id, timeout=self._timeout(timeout)
-        )
 
     async def events(
         self,

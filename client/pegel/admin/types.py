@@ -168,3 +168,25 @@ class PartitionLag:
     end_offset: int
     records: int
     seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reassignment:
+    """A move under way. ``replicas`` are those of its target, then those in ``removing``."""
+
+    partition: TopicPartition
+    replicas: tuple[int, ...]
+    adding: tuple[int, ...]
+    removing: tuple[int, ...]
+
+    @property
+    def target(self) -> tuple[int, ...]:
+        return tuple(r for r in self.replicas if r not in self.removing)
+
+
+@dataclass(frozen=True, slots=True)
+class ReassignmentResult:
+    """``error`` is the broker's reason where a move was refused, else ``None``."""
+
+    partition: TopicPartition
+    error: str | None

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pegel.cli.balance import balance, drain, elect, moves, remove
 from pegel.cli.events import events, health
 from pegel.cli.options import cluster_options, connect, json_option, run
 from pegel.cli.output import highlight, print_json, print_table
@@ -17,17 +18,19 @@ if TYPE_CHECKING:
 
 @click.group()
 def cluster() -> None:
-    """Look at the cluster.
+    """Look at the cluster, share its load, empty and remove brokers.
 
     \b
     pegel cluster describe
     pegel cluster health
     pegel cluster events --follow
+    pegel cluster balance        plan even shares; --apply carries the plan out
+    pegel cluster drain 3        empty broker 3
     """
 
 
-cluster.add_command(events)
-cluster.add_command(health)
+for command in (events, health, balance, drain, moves, elect, remove):
+    cluster.add_command(command)
 
 
 @cluster.command()

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 
 from pegel.admin.admin import Admin as AsyncAdmin
 from pegel.admin.events import EventPage
-from pegel.admin.reassignments import Reassignment, ReassignmentResult
 from pegel.admin.types import (
     ClusterDescription,
     ConfigEntry,
@@ -17,6 +16,8 @@ from pegel.admin.types import (
     GroupListing,
     LogDir,
     PartitionLag,
+    Reassignment,
+    ReassignmentResult,
     TopicDescription,
 )
 from pegel.sync.portal import Portal
@@ -159,34 +160,6 @@ class Admin:
             self._inner.elect_leaders(partitions, unclean=unclean, timeout=timeout)
         )
 
-    def alter_reassignments(
-        self,
-        targets: Mapping[TopicPartition, Sequence[int] | None],
-        *,
-        allow_replication_change: bool = True,
-        timeout: float | None = None,
-    ) -> list[ReassignmentResult]:
-        """Move partitions to other replicas, preferred leader first; ``None`` cancels a move.
-
-        Each partition succeeds or fails by itself; a move goes on after the answer.
-
-        Raises:
-            BrokerError: the request as a whole was refused.
-        """
-        return self._portal.call(
-            self._inner.alter_reassignments(
-                targets, allow_replication_change=allow_replication_change, timeout=timeout
-            )
-        )
-
-    def list_reassignments(self, *, timeout: float | None = None) -> list[Reassignment]:
-        """Every move of replicas that is under way."""
-        return self._portal.call(self._inner.list_reassignments(timeout=timeout))
-
-    def unregister_broker(self, node_id: int, *, timeout: float | None = None) -> None:
-        """Forget a broker that will not come back. Raises BrokerError."""
-        return self._portal.call(self._inner.unregister_broker(node_id, timeout=timeout))
-
     def events(
         self,
         *,
@@ -315,6 +288,38 @@ class Admin:
             PegelError: the offsets cannot be read.
         """
         return self._portal.call(self._inner.group_lag(group, seconds=seconds, timeout=timeout))
+
+    def alter_reassignments(
+        self,
+        targets: Mapping[TopicPartition, Sequence[int] | None],
+        *,
+        allow_replication_change: bool = True,
+        timeout: float | None = None,
+    ) -> list[ReassignmentResult]:
+        """Move partitions to other replicas, preferred leader first; ``None`` cancels a move.
+
+        Each partition succeeds or fails by itself; a move goes on after the answer.
+
+        Raises:
+            BrokerError: the request as a whole was refused.
+        """
+        return self._portal.call(
+            self._inner.alter_reassignments(
+                targets, allow_replication_change=allow_replication_change, timeout=timeout
+            )
+        )
+
+    def list_reassignments(self, *, timeout: float | None = None) -> list[Reassignment]:
+        """Every move of replicas that is under way, by topic and partition."""
+        return self._portal.call(self._inner.list_reassignments(timeout=timeout))
+
+    def unregister_broker(self, node_id: int, *, timeout: float | None = None) -> None:
+        """Forget a broker: no replica is placed on it until it registers again.
+
+        Raises:
+            BrokerError: it is not registered, for example.
+        """
+        return self._portal.call(self._inner.unregister_broker(node_id, timeout=timeout))
 
     def delete_records(
         self, before: Mapping[TopicPartition, int], *, timeout: float | None = None

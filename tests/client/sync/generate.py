@@ -32,7 +32,8 @@ class Facade:
 FACADES = (
     Facade(
         "admin.py", "Admin", "admin.admin.Admin",
-        ("admin/admin.py", "admin/groups.py", "admin/records.py"), "Admin calls of one client",
+        ("admin/admin.py", "admin/groups.py", "admin/reassignments.py", "admin/records.py"),
+        "Admin calls of one client",
     ),
     Facade(
         "producer.py", "Producer", "producer.producer.Producer", ("producer/producer.py",),
@@ -131,7 +132,7 @@ DUNDERS = {"__aenter__", "__aexit__", "__aiter__", "__anext__"}
 
 
 def _classes(facade: Facade) -> list[ast.ClassDef]:
-    wanted = {facade.inner.rsplit(".", 1)[1], "GroupAdmin", "RecordAdmin"}
+    wanted = {facade.inner.rsplit(".", 1)[1], "GroupAdmin", "ReassignmentAdmin", "RecordAdmin"}
     found: list[ast.ClassDef] = []
     for source in facade.sources:
         tree = ast.parse((CLIENT / source).read_text())

@@ -1,0 +1,105 @@
+"""The commands that share a cluster's load, against real brokers, while a client writes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+import pegel
+from pegel.testing import LocalCluster
+from tests.process.load import Load
+
+pytestmark = [pytest.mark.process, pytest.mark.timeout(120)]
+
+PARTITIONS = 9
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[LocalCluster]:
+    with LocalCluster(brokers=4) as cluster:
+        yield cluster
+
+
+async def command(cluster: LocalCluster, *arguments: str) -> tuple[int, str, str]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "pegel", "cluster", *arguments, "--bootstrap", cluster.bootstrap,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    out, err = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
+
+
+async def shares(client: pegel.AsyncClient, what: str) -> dict[int, int]:
+    """By broker: replicas, or partitions led now."""
+    found = dict.fromkeys(range(1, 5), 0)
+    for p in (await client.admin.describe_topic("t")).partitions:
+        for broker in p.replicas if what == "replicas" else [p.leader]:
+            found[broker] += 1
+    return found
+
+
+def test_a_new_broker_gets_its_share_and_a_drained_one_is_empty_under_load(
+    cluster: LocalCluster,
+) -> None:
+    """All on three of four brokers; then even; then one is emptied, stopped and removed."""
+
+    async def main() -> None:
+        async with pegel.AsyncClient(cluster.bootstrap) as client:
+            await client.admin.create_topic("t", assignment={n: [1, 2, 3] for n in range(9)})
+            async with Load(client, "t", PARTITIONS) as load:
+                await load.acknowledged(500)
+                code, out, _ = await command(cluster, "balance", "--json")
+                planned = json.loads(out)
+                assert code == 0
+                assert all(move["reasons"] for move in planned["moves"])
+                assert (await shares(client, "replicas"))[4] == 0, "a plan changes nothing"
+                code, out, err = await command(cluster, "balance", "--apply")
+                assert (code, err) == (0, ""), err
+                for what in ("replicas", "leaders"):
+                    found = (await shares(client, what)).values()
+                    assert max(found) - min(found) <= 1, what
+                code, out, err = await command(cluster, "balance")
+                assert (code, out, err) == (0, "balanced: nothing is to be moved\n", "")
+                code, _, err = await command(cluster, "remove", "2")
+                assert code == 1
+                assert "pegel cluster drain 2" in err
+                code, out, err = await command(cluster, "drain", "2")
+                assert (code, err) == (0, ""), err
+                assert (await shares(client, "replicas"))[2] == 0
+                assert (await shares(client, "leaders"))[2] == 0
+                code, _, err = await command(cluster, "remove", "2")
+                assert code == 1
+                assert "is running" in err
+                await asyncio.to_thread(cluster.terminate, 2)
+                code, out, err = await command(cluster, "remove", "2")
+                assert (code, err) == (0, ""), err
+                code, _, err = await command(cluster, "drain", "3")
+                assert code == 1
+                assert "'t' has 3 replicas and only 2 live brokers would be left" in err
+                await load.acknowledged(500)
+            assert await load.missing() == []
+            brokers = (await client.admin.describe_cluster()).brokers
+            assert [b.node_id for b in brokers] == [1, 3, 4]
+
+    asyncio.run(main())
+
+
+def test_moves_are_shown_and_cancelled(cluster: LocalCluster) -> None:
+    async def main() -> None:
+        code, out, err = await command(cluster, "moves")
+        assert (code, out, err) == (0, "nothing moves\n", "")
+        code, out, err = await command(cluster, "moves", "--cancel")
+        assert (code, out, err) == (0, "cancelled 0 moves\n", "")
+        code, _, err = await command(cluster, "elect", "nowhere")
+        assert code == 1
+        assert "nowhere" in err
+        code, out, err = await command(cluster, "elect", "--json")
+        assert (code, err) == (0, ""), err
+        assert json.loads(out)["failed"] == []
+
+    asyncio.run(main())
