@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 
 from pegel.admin import events
+from pegel.admin.base import soon_known
 from pegel.admin.events import EventPage
 from pegel.admin.groups import GroupAdmin
 from pegel.admin.reassignments import ReassignmentAdmin
@@ -139,6 +140,7 @@ class Admin(GroupAdmin, ReassignmentAdmin, RecordAdmin):
                 raise broker_error(result.error_code, f"topic {name!r}", result.error_message)
         self._cluster.metadata.view.forget(name)
 
+    @soon_known
     async def grow_topic(self, name: str, partitions: int, *, timeout: float | None = None) -> None:
         """Raise the number of partitions to ``partitions``. Keys map to other ones from then on.
 
@@ -167,6 +169,7 @@ class Admin(GroupAdmin, ReassignmentAdmin, RecordAdmin):
         topics = [_describe(t) for t in response.topics if internal or not t.is_internal]
         return sorted(topics, key=lambda t: t.name)
 
+    @soon_known
     async def describe_topic(
         self, name: str, *, offsets: bool = False, timeout: float | None = None
     ) -> TopicDescription:
@@ -204,6 +207,7 @@ class Admin(GroupAdmin, ReassignmentAdmin, RecordAdmin):
             )  # fmt: skip
         return TopicDescription(topic.name, topic.topic_id, topic.is_internal, tuple(partitions))
 
+    @soon_known
     async def describe_config(
         self,
         resource: ConfigResourceType,
@@ -246,6 +250,7 @@ class Admin(GroupAdmin, ReassignmentAdmin, RecordAdmin):
             ]  # fmt: skip
         return sorted(entries, key=lambda entry: entry.name)
 
+    @soon_known
     async def alter_config(
         self,
         resource: ConfigResourceType,

@@ -2,13 +2,44 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+import asyncio
+import functools
+from collections.abc import Callable, Coroutine
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 from pegel.cluster import Cluster
-from pegel.errors import PegelError
+from pegel.errors import PegelError, TopicNotFoundError
 from pegel.protocol.schema import Message
 
 M = TypeVar("M", bound=Message)
+P = ParamSpec("P")
+R = TypeVar("R")
+S = TypeVar("S", bound="AdminBase")
+
+
+def soon_known(
+    method: Callable[Concatenate[S, P], Coroutine[Any, Any, R]],
+) -> Callable[Concatenate[S, P], Coroutine[Any, Any, R]]:
+    """A topic made a moment ago is not known to every broker of an Apache Kafka cluster.
+
+    So a call about a topic that is not there is repeated for ``ClientOptions.topic_grace``.
+    """
+
+    @functools.wraps(method)
+    async def call(self: S, *args: P.args, **settings: P.kwargs) -> R:
+        cluster = self._cluster
+        ends = cluster.clock.monotonic() + cluster.options.topic_grace
+        attempts = 0
+        while True:
+            try:
+                return await method(self, *args, **settings)
+            except TopicNotFoundError:
+                if cluster.clock.monotonic() >= ends:
+                    raise
+            await asyncio.sleep(cluster.retry_pause(attempts))
+            attempts += 1
+
+    return cast(Callable[Concatenate[S, P], Coroutine[Any, Any, R]], call)
 
 
 class AdminBase:
