@@ -98,9 +98,10 @@ def test_every_broker_is_described(driver: Driver, clients: Clients) -> None:
 def test_a_leader_killed_in_between_costs_nothing(
     driver: Driver, clients: Clients, topic: str
 ) -> None:
+    """Of three another takes over; the only one there is is started again."""
     cluster = clients.local
-    if cluster is None or clients.brokers < 3:
-        pytest.skip("needs three brokers that may be killed")
+    if cluster is None:
+        pytest.skip("needs brokers that may be killed")
     leader = cluster.leader_of(topic, 0)
     values = [b"%d" % i for i in range(600)]
 
@@ -108,19 +109,22 @@ def test_a_leader_killed_in_between_costs_nothing(
         for i, value in enumerate(values):
             if i == 200:
                 cluster.kill(leader)
+                if clients.brokers == 1:
+                    cluster.restart(leader)
             yield None, value
             if i % 20 == 0:
                 time.sleep(0.002)  # so that some are acknowledged and some under way by then
 
     try:
         offsets = driver.produce(topic, 0, records(), idempotent=True)
-        assert cluster.leader_of(topic, 0) != leader
+        assert (cluster.leader_of(topic, 0) == leader) == (clients.brokers == 1)
         assert offsets == list(range(600))
         received = driver.consume(topic, 0, 0, 600)
         assert [record.value for record in received] == values
     finally:
-        cluster.restart(leader)
-    _wait_until_in_sync(cluster, topic, 0, replicas=3)
+        if not cluster.nodes[leader].alive:
+            cluster.restart(leader)
+    _wait_until_in_sync(cluster, topic, 0, replicas=clients.brokers)
     received = driver.consume(topic, 0, 0, 600)
     assert [record.value for record in received] == values
 
