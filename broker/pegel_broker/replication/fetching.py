@@ -56,7 +56,7 @@ class _Reader:
         manager, plan = self.manager, self.plan
         hosted = manager.find(item)
         if hosted is None:
-            return PartitionFetchResult(manager.why_not_found(item))
+            return _not_found(manager, item)
         core, log = hosted.core, hosted.log
         follower = plan.replica_id >= 0
         if follower or not plan.allow_follower:
@@ -127,6 +127,22 @@ class _Reader:
             and isinstance(state, Leader)
             and self.plan.replica_id not in state.isr
         )
+
+
+def _not_found(manager: ReplicaManager, item: FetchItem) -> PartitionFetchResult:
+    """Why this broker does not hold it, and who leads (KIP-951)."""
+    name = item.topic
+    if not name:
+        topic = manager.image.topics_by_id.get(item.topic_id)
+        if topic is None:
+            return PartitionFetchResult(ErrorCode.UNKNOWN_TOPIC_ID)
+        name = topic.name
+    state = manager.image.partition(name, item.partition)
+    if state is None:
+        return PartitionFetchResult(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
+    return PartitionFetchResult(
+        ErrorCode.NOT_LEADER_OR_FOLLOWER, leader_id=state.leader, leader_epoch=state.leader_epoch
+    )
 
 
 def _divergence(hosted: HostedPartition, item: FetchItem) -> tuple[int, int] | None:

@@ -114,14 +114,6 @@ class ReplicaManager:
             return self._hosted.get((item.topic, item.partition))
         return self._by_id.get((item.topic_id, item.partition))
 
-    def why_not_found(self, item: FetchItem) -> ErrorCode:
-        if item.topic:
-            return self.why_not_hosted(item.topic, item.partition)
-        topic = self.image.topics_by_id.get(item.topic_id)
-        if topic is None:
-            return ErrorCode.UNKNOWN_TOPIC_ID
-        return self.why_not_hosted(topic.name, item.partition)
-
     def unsorted(self) -> list[HostedPartition]:
         """One atomic copy of what is hosted: for a reader on another thread."""
         return list(self._hosted.values())
