@@ -7,9 +7,10 @@ WORKERS ?= 4
 
 .DEFAULT_GOAL := help
 .PHONY: help setup up demo test simulate lint format facade clean
+.PHONY: simulate-raft
 
 help: ## show this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## make .venv with everything in it (again: under a second)
 
@@ -32,6 +33,9 @@ test: $(STAMP) ## run the tests
 SEEDS ?= 1000
 simulate: $(STAMP) ## break a simulated cluster in SEEDS=1000 ways; a failing seed is repeated by one command
 	$(BIN)/python -m tests.simulation.cluster --seeds $(SEEDS)
+
+simulate-raft: $(STAMP) ## random histories of the Raft core alone (SEEDS=1000)
+	@$(BIN)/python -m tests.simulation.raft --seeds $(SEEDS)
 
 lint: $(STAMP) ## format check, rules, types
 	$(BIN)/ruff format --check .
