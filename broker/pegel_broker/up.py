@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import select
 import signal
-import socket
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
-# Below the range that the system takes outgoing ports from: a port picked there could be in use
-# by some connection when a node that was killed comes back.
-_PORTS = range(10_000, 32_000)
+from pegel_broker.layout import Layout, plan
+
 READY_TIMEOUT = 30.0
 STOP_TIMEOUT = 5.0
-HOST = "127.0.0.1"
 
 
 @dataclass(slots=True)
@@ -34,107 +29,23 @@ class _Child:
     received: bytes = b""
 
 
-@dataclass(slots=True)
-class _Plan:
-    """What ``cluster.json`` keeps: the same directory is the same cluster on the same ports."""
-
-    cluster_id: str
-    ports: dict[int, tuple[int, int, int]] = field(default_factory=dict)
-
-
-def _can_bind(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            return False
-        return True
-
-
-def _free_ports(count: int) -> list[int]:
-    generator = random.SystemRandom()
-    found: list[int] = []
-    for _ in range(10_000):
-        port = generator.choice(_PORTS)
-        if port not in found and _can_bind(port):
-            found.append(port)
-            if len(found) == count:
-                return found
-    raise click.ClickException(f"no {count} free ports between {_PORTS.start} and {_PORTS.stop}")
-
-
-def _plan(directory: Path, brokers: int, base_port: int | None) -> _Plan:
-    """Ports and cluster id: from ``cluster.json`` where it is there, else new ones."""
-    file = directory / "cluster.json"
-    plan: _Plan | None = None
-    if file.exists():
-        try:
-            saved = json.loads(file.read_text())
-            ports = {int(i): (int(a), int(b), int(c)) for i, (a, b, c) in saved["ports"].items()}
-            plan = _Plan(saved["cluster_id"], ports)
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise click.ClickException(f"{file} is damaged; the data itself is untouched") from None
-        if len(plan.ports) != brokers:
-            raise click.ClickException(
-                f"{directory} holds a cluster of {len(plan.ports)} nodes, not of {brokers}: give "
-                f"--brokers {len(plan.ports)} or another --data-dir"
-            )
-    if plan is None or base_port is not None:
-        if base_port == 0:
-            numbers = _free_ports(3 * brokers)
-        else:
-            first = 9092 if base_port is None else base_port
-            numbers = list(range(first, first + 3 * brokers))
-            if numbers[-1] > 65_535:
-                raise click.UsageError(f"--base-port {first} leaves no room for {brokers} nodes")
-        ports = {
-            i + 1: (numbers[i], numbers[brokers + i], numbers[2 * brokers + i])
-            for i in range(brokers)
-        }
-        plan = _Plan(plan.cluster_id if plan else _new_cluster_id(), ports)
-    for port in [p for ports in plan.ports.values() for p in ports]:
-        if not _can_bind(port):
-            raise click.ClickException(
-                f"port {port} is in use: choose another --base-port (0 picks free ones)"
-            )
-    file.write_text(json.dumps({"cluster_id": plan.cluster_id, "ports": plan.ports}, indent=1))
-    return plan
-
-
-def _new_cluster_id() -> str:
-    import base64
-
-    return base64.urlsafe_b64encode(os.urandom(16)).decode().rstrip("=")
-
-
-def _properties(plan: _Plan, directory: Path, node_id: int, settings: Sequence[str]) -> str:
-    """The node's properties file, which ``pegel server --config`` starts it from as well."""
-    client, _, http = plan.ports[node_id]
-    controllers = ",".join(f"{i}@{HOST}:{p[1]}" for i, p in sorted(plan.ports.items()))
-    lines = [
-        f"node.id={node_id}",
-        "process.roles=broker,controller",
-        f"data.dir={directory / f'node-{node_id}'}",
-        f"listeners={HOST}:{client}",
-        f"controllers={controllers}",
-        f"http.listener={HOST}:{http}",
-        f"cluster.id={plan.cluster_id}",
-        # Kafka waits 3 s for a group's first members, which suits a rolling start in production;
-        # here they start together or one by one at a prompt.
-        "group.initial.rebalance.delay.ms=100",
-        *settings,
-    ]
-    return "\n".join(lines) + "\n"
-
-
 @click.command(short_help="Start a local cluster and run it until Ctrl-C.")
 @click.option(
     "--brokers",
-    default=3,
-    show_default=True,
     type=click.IntRange(1, 32),
-    help="Nodes; each is a process of its own, broker and controller.",
+    help="Nodes; each is a process of its own, broker and controller. "
+    "[default: those of the data directory, else 3]",
+)
+@click.option(
+    "--arbiters",
+    type=click.IntRange(0, 8),
+    help="Nodes that only vote: controllers that store no data. Two brokers and an arbiter "
+    "survive the loss of any one of the three.",
+)
+@click.option(
+    "--observers",
+    type=click.IntRange(0, 32),
+    help="Nodes that only store data: brokers without a vote.",
 )
 @click.option(
     "--data-dir",
@@ -172,7 +83,9 @@ def _properties(plan: _Plan, directory: Path, node_id: int, settings: Sequence[s
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the ready line as one JSON document.")
 def up(
-    brokers: int,
+    brokers: int | None,
+    arbiters: int | None,
+    observers: int | None,
     data_dir: str,
     base_port: int | None,
     settings: tuple[str, ...],
@@ -193,11 +106,11 @@ def up(
 
     directory = Path(data_dir).absolute()
     directory.mkdir(parents=True, exist_ok=True)
-    plan = _plan(directory, brokers, base_port)
+    layout = plan(directory, brokers, arbiters, observers, base_port)
     configs = {}
     try:
-        for node_id in plan.ports:
-            text = _properties(plan, directory, node_id, settings)
+        for node_id in layout.nodes:
+            text = layout.properties(directory, node_id, settings)
             (directory / f"node-{node_id}").mkdir(exist_ok=True)
             (directory / f"node-{node_id}" / "server.properties").write_text(text)
             configs[node_id] = node_config(parse_properties(text))
@@ -206,7 +119,7 @@ def up(
     cluster = _Cluster(directory, log_level, log_format)
     for node_id, config in configs.items():
         cluster.fork(node_id, config)
-    sys.exit(cluster.run(plan, as_json=as_json))
+    sys.exit(cluster.run(layout, as_json=as_json))
 
 
 class _Cluster:
@@ -272,11 +185,11 @@ class _Cluster:
             sys.stderr.flush()
             os._exit(code)
 
-    def run(self, plan: _Plan, *, as_json: bool) -> int:
+    def run(self, layout: Layout, *, as_json: bool) -> int:
         """Until a signal, or until no node is left; the exit code."""
         os.close(self._lifeline[0])
         if self._wait_ready():
-            self._print_ready(plan, as_json)
+            self._print_ready(layout, as_json)
         while not self._stopping and self._alive():
             self._wait(None)
         failed = not self._stopping
@@ -343,10 +256,10 @@ class _Cluster:
     def _say(text: str) -> None:
         click.echo(f"pegel up: {text}", err=True)
 
-    def _print_ready(self, plan: _Plan, as_json: bool) -> None:
+    def _print_ready(self, layout: Layout, as_json: bool) -> None:
         seconds = _age_of_this_process()
         nodes = [self._children[i].line for i in sorted(self._children)]
-        bootstrap = ",".join(f"{HOST}:{plan.ports[i][0]}" for i in sorted(plan.ports))
+        bootstrap = layout.bootstrap
         if as_json:
             ready = {
                 "bootstrap": bootstrap, "nodes": nodes, "data_dir": str(self._directory),
@@ -355,7 +268,7 @@ class _Cluster:
             click.echo(json.dumps(ready))
         else:
             click.echo(
-                f"{len(nodes)} brokers ready in {seconds:.2f} s: bootstrap {bootstrap}, data in "
+                f"{_kinds(layout)} ready in {seconds:.2f} s: bootstrap {bootstrap}, data in "
                 f"{self._directory}; Ctrl-C stops them"
             )
         sys.stdout.flush()
@@ -372,6 +285,15 @@ class _Cluster:
             self._say(f"node {child.node_id} did not stop in {STOP_TIMEOUT:g} s: killed")
             os.kill(child.pid, signal.SIGKILL)
             os.waitpid(child.pid, 0)
+
+
+def _kinds(layout: Layout) -> str:
+    """``2 brokers, 1 arbiter``."""
+    places = layout.nodes.values()
+    brokers = sum(place.is_broker for place in places)
+    arbiters = len(places) - brokers
+    text = f"{brokers} broker{'s' if brokers != 1 else ''}"
+    return text + (f", {arbiters} arbiter{'s' if arbiters != 1 else ''}" if arbiters else "")
 
 
 def _how(status: int) -> str:

@@ -103,7 +103,8 @@ SEAM_FILES = {
     "client/pegel/seams/network.py",
 }
 OUTERMOST = ("client/pegel/cli/", "client/pegel/testing/", "bench/", "broker/pegel_broker/up.py",
-             "broker/pegel_broker/cli.py", "broker/pegel_broker/__main__.py")  # fmt: skip
+             "broker/pegel_broker/cli.py", "broker/pegel_broker/layout.py",
+             "broker/pegel_broker/__main__.py")  # fmt: skip
 WORLD_MODULES = {"socket", "subprocess", "select", "selectors", "fcntl", "shutil", "tempfile"}
 
 WORLD_CALLS = {

@@ -53,6 +53,8 @@ class LocalCluster:
 
     Args:
         brokers: number of nodes, each broker and controller.
+        arbiters: nodes that are controllers only; their ``client`` is empty.
+        observers: nodes that are brokers only; their ``controller`` is empty.
         data_dir: kept afterwards; without one a temporary directory that is removed.
         settings: broker settings by Kafka's names, for every node.
     """
@@ -63,6 +65,8 @@ class LocalCluster:
         data_dir: str | os.PathLike[str] | None = None,
         settings: Mapping[str, str] | None = None,
         *,
+        arbiters: int = 0,
+        observers: int = 0,
         base_port: int = 0,
         log_level: str = "info",
         log_format: str = "text",
@@ -77,6 +81,10 @@ class LocalCluster:
             "--log-level", log_level, "--log-format", log_format,
         ]  # fmt: skip
         self._log_format = log_format
+        if arbiters:
+            self._arguments += ["--arbiters", str(arbiters)]
+        if observers:
+            self._arguments += ["--observers", str(observers)]
         # A directory that holds a cluster knows its ports.
         if not (self.data_dir / "cluster.json").exists() or base_port:
             self._arguments += ["--base-port", str(base_port)]
@@ -107,8 +115,8 @@ class LocalCluster:
         self.bootstrap, self.ready_seconds = ready["bootstrap"], ready["ready_seconds"]
         for node in ready["nodes"]:
             self.nodes[node["id"]] = NodeProcess(
-                node["id"], node["pid"], node["client"], node["controller"], node["http"],
-                self.data_dir / f"node-{node['id']}",
+                node["id"], node["pid"], node["client"] or "", node["controller"] or "",
+                node["http"], self.data_dir / f"node-{node['id']}",
             )  # fmt: skip
 
     def stop(self) -> None:
