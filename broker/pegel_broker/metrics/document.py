@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pegel.exporter.declared import EXPORTER
+from pegel.metrics.clients import CLIENTS
 from pegel_broker.metrics.declared import BROKER, LABELS
 
 _HEAD = """\
@@ -28,6 +29,9 @@ def document() -> str:
     lines += ["", "## `pegel exporter`", "",
               "Topics and consumer groups of any Kafka-compatible cluster, at `:9308/metrics`.", "",
               EXPORTER.markdown()]  # fmt: skip
+    lines += ["## Clients", "",
+              "What producers and consumers of a process count: see `pegel.metrics.clients`.", "",
+              CLIENTS.markdown()]  # fmt: skip
     return "\n".join(lines).rstrip() + "\n"
 
 

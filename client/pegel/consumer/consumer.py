@@ -17,6 +17,7 @@ from pegel.consumer.progress import Progress
 from pegel.consumer.standalone import StandaloneGroup
 from pegel.consumer.subscription import UNKNOWN, PartitionState, Subscription
 from pegel.errors import ClosedError, CorruptResponseError, RequestTimeoutError
+from pegel.metrics import clients
 from pegel.offsets import EARLIEST, LATEST, list_offsets
 from pegel.record import CorruptBatchError
 from pegel.types import CommittedOffset, ConsumerBatch, ConsumerRecord, TopicPartition
@@ -54,6 +55,7 @@ class Consumer:
         self._group: GroupSession | StandaloneGroup | None = None
         self._current: Fetched | None = None
         self._progress = Progress(self._subscription)
+        self._stats = clients.watch_consumer(self)
         self._closed = False
         self._departing = False
 
@@ -102,7 +104,7 @@ class Consumer:
             assert self._hearts is not None
             self._group = GroupSession(
                 self._cluster, self._subscription, options, self._topics, self._hooks,
-                self._hearts, self._drop_stale, fetcher.fail,
+                self._hearts, self._drop_stale, fetcher.fail, self._stats,
             )  # fmt: skip
             self._group.start()
         else:
@@ -125,6 +127,7 @@ class Consumer:
         if self._closed:
             return
         self._closed = True
+        clients.retire(self._stats)
         fetcher = self._fetcher
         if fetcher is None:
             return
@@ -269,6 +272,7 @@ class Consumer:
                         f"{tp} at offset {position}: {error.message}; seek past it to go on"
                     ) from None
                 if columns is not None:
+                    self._stats.on_batch(columns, self._cluster.clock.wall_ms())
                     return ConsumerBatch(*current.state.topic_partition, columns)
             self._current = None
             fetcher.release(current)

@@ -33,6 +33,7 @@ from pegel.consumer.membership import (
 from pegel.consumer.offsets import AutoCommit, commit_offsets, fetch_offsets
 from pegel.consumer.subscription import UNKNOWN, Subscription
 from pegel.errors import BrokerError, CommitFailedError, NoOffsetError, PegelError
+from pegel.metrics.clients import ConsumerStats
 from pegel.offsets import EARLIEST, LATEST
 from pegel.protocol.errors import ErrorCode
 from pegel.protocol.messages.join_group import JoinGroupResponse
@@ -73,11 +74,12 @@ class GroupSession:
         hearts: Hearts,
         changed: Callable[[], None],
         fail: Callable[[Exception], None],
+        stats: ConsumerStats,
     ) -> None:
         assert options.group is not None
         self._cluster, self._subscription, self._options = cluster, subscription, options
         self._hooks, self._hearts = hooks, hearts
-        self._changed, self._fail = changed, fail
+        self._changed, self._fail, self._stats = changed, fail, stats
         self._loop = asyncio.get_running_loop()
         self.core = Membership(
             GroupOptions(
@@ -330,6 +332,7 @@ class GroupSession:
             finally:
                 self.open.set()
             await self._find_positions(step.added, timeout)
+        self._stats.rebalances += 1
         self.core.on_taken(step)
         self._changed()
 

@@ -88,6 +88,11 @@ class _Registry(Collector):
             self._pause()
 
 
+def families(readings: Iterable[Reading]) -> Iterator[metrics_core.Metric]:
+    """Readings as a collector of ``prometheus_client`` has to return them."""
+    return _Registry(readings, (), lambda: None).collect()
+
+
 def wants_openmetrics(accept: str) -> bool:
     """Whether an ``Accept`` header asks for OpenMetrics, as Prometheus' does."""
     return any(

@@ -19,6 +19,7 @@ from pegel.errors import (
     broker_error,
     to_error_code,
 )
+from pegel.metrics import clients
 from pegel.network.connection import Connection
 from pegel.network.pool import PRODUCE, Endpoint
 from pegel.producer.accumulator import Memory, PartitionQueue, new_batch
@@ -42,6 +43,7 @@ class Sender:
         self._view = cluster.metadata.view
         self._loop = asyncio.get_running_loop()
         self.memory = Memory(options.buffer_bytes)
+        self._stats = clients.watch_producer()
         self.queues: dict[tuple[str, int], PartitionQueue] = {}
         # Queues with something to send or in flight; a dict keeps the order of arrival.
         self._active: dict[tuple[str, int], PartitionQueue] = {}
@@ -118,6 +120,7 @@ class Sender:
         for queue in self._active.values():
             for batch in (*queue.in_flight, *queue.pending):
                 self._fail(batch, error)
+        clients.retire(self._stats)
         for broker in self._brokers.values():
             if broker.connecting is not None:
                 broker.connecting.cancel()
@@ -357,6 +360,8 @@ class Sender:
 
     def _succeed(self, batch: ProducerBatch, result: BatchResult) -> None:
         if not batch.done:
+            age = self._loop.time() - batch.created
+            self._stats.on_acknowledged(len(batch), batch.size, age)
             batch.succeed(result)
             self.memory.release(batch.size)
 
@@ -365,6 +370,7 @@ class Sender:
             if batch.unawaited:
                 self.lost_records += batch.unawaited
                 self.lost_error = self.lost_error or error
+            self._stats.on_failed(len(batch), error)
             batch.fail(error)
             self.memory.release(batch.size)
 
