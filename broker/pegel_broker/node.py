@@ -23,6 +23,7 @@ from pegel_broker.http.server import new_server
 from pegel_broker.log.checkpoints import META_PROPERTIES_FILE, CheckpointError, decode_properties
 from pegel_broker.log.errors import LogDirectoryError
 from pegel_broker.log.manager import LogManager
+from pegel_broker.metrics.group_lag import GroupLag
 from pegel_broker.metrics.vitals import Vitals
 from pegel_broker.network.listener import ClientListener
 from pegel_broker.producer_ids import ProducerIds
@@ -80,6 +81,7 @@ class Node:
         self.channel: ControllerChannel | None = None
         self.vitals = Vitals(world)
         self.http_counters = HttpCounters()
+        self.group_lag: GroupLag | None = None
         self._http: HttpServer | None = None
         self._lock: Lock | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -235,6 +237,8 @@ class Node:
         self.session.start()
         self._tasks.append(asyncio.create_task(self._broker_ready(), name="ready"))
         self._tasks.append(asyncio.create_task(self._apply_retention(), name="retention"))
+        if self._http is not None:
+            self._watch_groups()
 
     def _assemble_broker(self) -> None:
         config, world = self.config, self.world
@@ -269,6 +273,14 @@ class Node:
             world, self.broker, max_request_bytes=config.number("socket.request.max.bytes"),
             slow_after=config.number("request.slow.log.ms") / 1000,
         )  # fmt: skip
+
+    def _watch_groups(self) -> None:
+        assert self.replicas is not None
+        assert self.coordinators is not None
+        self.group_lag = GroupLag(
+            self.world, self.replicas, self.coordinators, lambda: self.addresses.client or ("", 0)
+        )
+        self._tasks.append(asyncio.create_task(self.group_lag.run(), name="group-lag"))
 
     def _boot_id(self) -> tuple[str, bool]:
         """The host's boot, and whether it is another one than at the last run."""

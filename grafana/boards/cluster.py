@@ -100,6 +100,27 @@ CLUSTER = Dashboard(
             "cps", "none, or a burst of NOT_LEADER_OR_FOLLOWER while a leader moves.",
             "the code says what is wrong; runbook: PegelRequestErrors.",
         ),
+        Row("Consumer groups"),
+        Panel(
+            "Lag in seconds, by group and topic",
+            (q(f"max by (group, topic) (pegel_group_lag_seconds{{{N}}})", "{{group}} {{topic}}"),),
+            "s", "below what your readers need.", "runbook: PegelLagGrowing, PegelStalledConsumer.",
+        ),
+        Panel(
+            "Groups, by state",
+            (q(f"sum by (state) (pegel_groups{{{N}}})", "{{state}}"),), "short",
+            "Stable, and Empty for groups that you have stopped.",
+            "PreparingRebalance that stays: a member does not come back from its work.",
+        ),
+        Panel(
+            "Rebalances and lost members",
+            (
+                q(f"sum(rate(pegel_group_rebalances_total{{{N}}}{RATE}))", "rebalances"),
+                q(f"sum(rate(pegel_group_heartbeat_expirations_total{{{N}}}{RATE}))", "members lost"),
+                q(f"sum(rate(pegel_offset_commits_total{{{N}}}{RATE}))", "offsets committed"),
+            ),
+            "cps", "commits only.", "runbook: PegelRebalanceStorm.",
+        ),
         Row("Nodes"),
         Panel(
             "Leaders, by broker",

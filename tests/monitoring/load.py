@@ -24,7 +24,7 @@ class Load:
     ) -> None:
         self._bootstrap = bootstrap
         self._partitions = partitions
-        self._settings = settings or {"min.insync.replicas": "2"}
+        self._settings = settings or {"min.insync.replicas": "2", "flush.messages": "50"}
         self._stop = threading.Event()
         self._started = threading.Event()
         self._thread = threading.Thread(target=self._run, name="load")

@@ -22,9 +22,9 @@ from typing import Any
 from tests.monitoring.tools import ROOT, tool
 
 RULES = ROOT / "grafana" / "prometheus" / "rules"
-SCRAPE_SECONDS = 0.5
+SCRAPE_SECONDS = 1.0
 # Below this a range may hold a single sample, of which no rate can be taken.
-_LEAST_RANGE = 6 * SCRAPE_SECONDS
+_LEAST_RANGE = 5 * SCRAPE_SECONDS
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 
 

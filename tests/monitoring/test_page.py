@@ -122,6 +122,7 @@ def test_the_views(cluster: LocalCluster) -> None:
     listed = json.loads(get(cluster, 1, "/v1/partitions?topic=orders"))["partitions"]
     assert [p["partition"] for p in listed] == [0, 1, 2]
     assert json.loads(get(cluster, 1, "/v1/partitions?topic=none"))["partitions"] == []
+    assert json.loads(get(cluster, 1, "/v1/groups"))["groups"] == []
     quorum = json.loads(get(cluster, 1, "/v1/quorum"))
     assert quorum["voters"] == [1, 2, 3]
     assert [b["fenced"] for b in quorum["brokers"]] == [False] * 3

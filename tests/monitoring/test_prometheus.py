@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.process, pytest.mark.timeout(240)]
 
 _VARIABLES = {
     "$cluster": ".+", "$job": ".+", "$instance": ".+", "$topic": ".+", "$group": ".+",
-    "$__rate_interval": "10s",
+    "$__rate_interval": "8s",
 }  # fmt: skip
 
 
@@ -52,7 +52,7 @@ JOBS = {"pegel", "pegel-exporter", "pegel-clients"}
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     directory: Path = tmp_path_factory.mktemp("prometheus")
-    settings = {"flush.messages": "50", "group.initial.rebalance.delay.ms": "100"}
+    settings = {"group.initial.rebalance.delay.ms": "100", "offsets.topic.num.partitions": "4"}
     with LocalCluster(brokers=3, settings=settings) as cluster:
         exporter_port = free_port()
         exporter = subprocess.Popen(
@@ -69,7 +69,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
                 }
                 with Stack(directory, targets, speed=20) as started:
                     started.until(lambda: started.up() == 5, "all targets are scraped")
-                    load.run(8.0)
+                    load.run(12.0)
                     yield started
         finally:
             exporter.send_signal(signal.SIGTERM)

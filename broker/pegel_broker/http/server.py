@@ -25,6 +25,7 @@ def routes(node: Node) -> tuple[Mapping[str, Route], Mapping[str, Route]]:
         "/": lambda _request: views.node_view(node),
         "/v1/node": lambda _request: views.node_view(node),
         "/v1/partitions": lambda request: views.partitions_view(node, request),
+        "/v1/groups": lambda _request: views.groups_view(node),
         "/v1/quorum": lambda _request: views.quorum_view(node),
         "/metrics": lambda request: _metrics(node, collector, request),
     }

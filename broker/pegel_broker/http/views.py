@@ -17,6 +17,7 @@ from pegel_broker.replication.hosted import HostedPartition
 from pegel_broker.replication.partition import Follower, Leader
 
 if TYPE_CHECKING:
+    from pegel_broker.metrics.group_lag import GroupLag
     from pegel_broker.node import Node
 
 Entry = dict[str, object]
@@ -83,6 +84,28 @@ def partitions_view(node: Node, request: HttpRequest) -> Page:
     if topic:
         hosted = [one for one in hosted if one.core.topic == topic]
     return _with_list({"node_id": node.config.node_id}, "", {}, "partitions", _entries(hosted))
+
+
+def groups_view(node: Node) -> Page:
+    """The consumer groups that this node coordinates, with their lag by topic."""
+    lag = node.group_lag
+    head: Entry = {"node_id": node.config.node_id}
+    return _with_list(head, "", {}, "groups", iter(()) if lag is None else _group_entries(lag))
+
+
+def _group_entries(lag: GroupLag) -> Iterator[Entry]:
+    topics: dict[str, dict[str, Entry]] = {}
+    for (group_id, topic), found in lag.lags.items():
+        topics.setdefault(group_id, {})[topic] = {
+            "lag_records": found.records, "lag_seconds": found.seconds,
+            "catch_up_seconds": found.catch_up,
+        }  # fmt: skip
+    for group in sorted(lag.groups(), key=lambda one: one.group_id):
+        yield {
+            "group": group.group_id, "state": group.state.value, "generation": group.generation,
+            "protocol": group.protocol_name, "members": len(group.members),
+            "topics": topics.get(group.group_id, {}),
+        }  # fmt: skip
 
 
 def quorum_view(node: Node) -> Page:

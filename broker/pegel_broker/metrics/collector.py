@@ -60,6 +60,7 @@ class NodeCollector:
         if node.replicas is not None:
             yield from partitions.readings(node.replicas, self._pause)
             yield from self._logs()
+            yield from _groups(node)
         if node.controller is not None:
             yield from _raft(node.controller)
             yield from self._controller(node.controller)
@@ -81,6 +82,8 @@ class NodeCollector:
         yield one(d.loop_lag, vitals.lag)
         yield one(d.loop_busy, vitals.busy_seconds())
         dropped = 0 if node.replicas is None else partitions.series_dropped(node.replicas)
+        if node.group_lag is not None:
+            dropped += 3 * node.group_lag.dropped
         yield one(d.series_dropped, dropped)
         yield one(d.scrape_duration, vitals.last_scrape_seconds)
 
@@ -216,6 +219,23 @@ def _phases(apis: Iterable[ApiStats]) -> Iterator[Point]:
     for stats in apis:
         for phase in d.PHASES:
             yield (stats.name, phase), max(0.0, getattr(stats, phase))
+
+
+def _groups(node: Node) -> Iterator[Reading]:
+    assert node.coordinators is not None
+    counters = node.coordinators.group_counters
+    yield by_label(d.groups, [(s, counters.groups_by_state[s]) for s in d.GROUP_STATES])
+    yield one(d.group_rebalances, counters.rebalances)
+    yield one(d.group_rebalance_duration, counters.rebalance_duration)
+    yield one(d.offset_commits, counters.offset_commits)
+    yield one(d.heartbeat_expirations, counters.heartbeat_expirations)
+    lags = {} if node.group_lag is None else node.group_lag.lags
+    yield d.group_lag, [(key, lag.records) for key, lag in lags.items()]
+    for metric, values in (
+        (d.group_lag_seconds, [(key, lag.seconds) for key, lag in lags.items()]),
+        (d.group_catch_up, [(key, lag.catch_up) for key, lag in lags.items()]),
+    ):
+        yield metric, [(key, seconds) for key, seconds in values if seconds is not None]
 
 
 def _raft(controller: ControllerNode) -> Iterator[Reading]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pegel.metrics import Catalogue
 from pegel.metrics.histogram import SECONDS, SHORT_SECONDS
+from pegel_broker.group.counters import REBALANCE_SECONDS
 
 # Above so many replicas on one broker there are no series per partition.
 MAX_PARTITION_SERIES_REPLICAS = 2_000
@@ -20,6 +21,7 @@ BROKER_STATES = ("active", "fenced", "shutting_down")
 ELECTION_TYPES = ("clean", "preferred", "eligible", "unclean", "offline")
 ACKS = ("0", "1", "all")
 PURGATORIES = ("produce", "fetch", "delete_records")
+GROUP_STATES = ("Empty", "PreparingRebalance", "CompletingRebalance", "Stable", "Dead")
 DELETE_REASONS = ("retention_time", "retention_size", "log_start")
 
 LABELS = {
@@ -28,6 +30,7 @@ LABELS = {
     "error": ("Kafka's name of the error code", 140),
     "phase": (", ".join(PHASES), len(PHASES)),
     "type": ("the kinds that the help names", 5),
+    "group": ("groups with committed offsets, at most 1,000 with their topics", 1_000),
     "topic": (f"topics with a replica here, at most {MAX_TOPIC_SERIES:,}", MAX_TOPIC_SERIES),
     "partition": (
         f"replicas here, at most {MAX_PARTITION_SERIES_REPLICAS:,}", MAX_PARTITION_SERIES_REPLICAS,
@@ -195,6 +198,32 @@ duplicate_batches = BROKER.counter(
     "duplicate_batches_total", "Retries of idempotent producers that were already there."
 )
 producer_ids = BROKER.gauge("producer_ids", "Idempotent producers that partitions remember.")
+
+BROKER.begin("groups")
+groups = BROKER.gauge(
+    "groups", f"Consumer groups coordinated here: {', '.join(GROUP_STATES)}.", "state"
+)
+group_rebalances = BROKER.counter("group_rebalances_total", "Rebalances begun.")
+group_rebalance_duration = BROKER.histogram(
+    "group_rebalance_duration_seconds",
+    "From the first change of membership to the new assignment.",
+    REBALANCE_SECONDS,
+)
+offset_commits = BROKER.counter("offset_commits_total", "Partitions whose offset was committed.")
+heartbeat_expirations = BROKER.counter(
+    "group_heartbeat_expirations_total", "Members that were lost because they were silent."
+)
+group_lag = BROKER.gauge(
+    "group_lag_records", "Records that a group has not read, by its coordinator.", "group", "topic"
+)
+group_lag_seconds = BROKER.gauge(
+    "group_lag_seconds", "Age of the oldest record that it has not read.", "group", "topic"
+)
+group_catch_up = BROKER.gauge(
+    "group_catch_up_seconds",
+    "How long until it has caught up at its present speed; absent while its lag does not shrink.",
+    "group", "topic",
+)  # fmt: skip
 
 BROKER.begin("Raft")
 raft_state = BROKER.gauge(

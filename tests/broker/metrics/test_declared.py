@@ -20,7 +20,8 @@ def test_every_label_is_bounded() -> None:
 
 def test_base_units_and_no_forbidden_label() -> None:
     for metric in d.BROKER:
-        assert not {"client_id", "address", "peer", "group"} & set(metric.labels), metric.name
+        assert not {"client_id", "address", "peer"} & set(metric.labels), metric.name
+        assert not {"group", "partition"} <= set(metric.labels), metric.name
         assert not metric.name.endswith(("_ms", "_kb", "_mb", "_percent", "_minutes")), metric.name
 
 
