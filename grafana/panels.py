@@ -161,7 +161,6 @@ def _variable(name: str, label: str, query: str, *, all_by_default: bool = True)
         "label": label,
         "datasource": DATASOURCE,
         "query": {"query": query, "refId": f"variable-{name}"},
-        "definition": query,
         "refresh": 2,
         "sort": 1,
         "multi": True,
@@ -192,9 +191,12 @@ def dashboard_json(board: Dashboard) -> Json:
         x, height = x + item.width, max(height, item.height)
     by_job = f'{board.probe}{{cluster=~"$cluster",job=~"$job"}}'
     variables = [
-        {"type": "datasource", "name": "datasource", "label": "Prometheus", "query": "prometheus",
-         "current": {}, "hide": 0, "includeAll": False, "multi": False, "options": [],
-         "refresh": 1, "regex": ""},
+        {
+            "type": "datasource", "name": "datasource", "label": "Prometheus",
+            "query": "prometheus", "hide": 0, "includeAll": False, "multi": False, "options": [],
+            "current": {"selected": False, "text": "default", "value": "default"},
+            "refresh": 1, "regex": "",
+        },
         _variable("cluster", "Cluster", f"label_values({board.probe}, cluster)"),
         _variable("job", "Job", f'label_values({board.probe}{{cluster=~"$cluster"}}, job)'),
         _variable("instance", "Instance", f"label_values({by_job}, instance)"),

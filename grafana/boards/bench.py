@@ -49,7 +49,8 @@ BENCH = Dashboard(
         Panel(
             "Requests that are due each second",
             (q(f"sum(pegel_bench_target_rate{{{N}}})", "due"),), "reqps",
-            "what was asked for; 0 in a closed loop.", "-", width=12,
+            "what was asked for; 0 in a closed loop.",
+            "it tells only what the bench was asked to do.", width=12,
         ),
     ),
 )  # fmt: skip

@@ -121,7 +121,7 @@ CLUSTER = Dashboard(
             ),
             "cps", "commits only.", "runbook: PegelRebalanceStorm.",
         ),
-        Row("Nodes"),
+        Row("Every node"),
         Panel(
             "Leaders, by broker",
             (q(f"pegel_leader_partitions{{{N}}}", "{{instance}}"),), "short",
