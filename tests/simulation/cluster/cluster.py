@@ -9,6 +9,7 @@ from typing import Any
 
 import pegel
 from pegel.config import ClientOptions
+from pegel.testing.delivery import History
 from pegel_broker.config import NodeConfig
 from pegel_broker.node import Node
 from pegel_broker.replication.hosted import HostedPartition
@@ -16,7 +17,6 @@ from pegel_controller.metadata import MetadataImage
 from tests.simulation.cluster.kernel import Scheduler, SimLoop, Trace
 from tests.simulation.cluster.machine import Machine, NodeMachine
 from tests.simulation.cluster.network import Network
-from tests.support.delivery import History
 
 CLIENT_PORT, CONTROLLER_PORT = 9092, 9093
 

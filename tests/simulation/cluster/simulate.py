@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
 
+from pegel.testing.delivery import judge
 from tests.simulation.cluster.checks import INTERVAL, Checker, Observer, compare_files, unhealthy
 from tests.simulation.cluster.cluster import Cluster
 from tests.simulation.cluster.faults import Fault
@@ -23,7 +24,6 @@ from tests.simulation.cluster.plan import (
     schedule,
 )
 from tests.simulation.cluster.workload import WORKLOADS, make_topics, read_all, write_everywhere
-from tests.support.delivery import judge
 
 READY_WITHIN = 20.0
 HEALTHY_WITHIN = 30.0

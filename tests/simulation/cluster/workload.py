@@ -14,8 +14,8 @@ from typing import Any
 import pegel
 from pegel.admin.types import ConfigResourceType
 from pegel.errors import PegelError
+from pegel.testing.delivery import Place, Sent
 from tests.simulation.cluster.cluster import Cluster
-from tests.support.delivery import Place, Sent
 
 MAIN, FAST = "main", "fast"
 PARTITIONS = 2

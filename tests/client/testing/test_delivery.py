@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.delivery import History, Sent, judge
+from pegel.testing.delivery import History, Sent, judge
 
 PLACE = ("t", 0)
 
