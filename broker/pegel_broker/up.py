@@ -62,6 +62,13 @@ class _Child:
     "0 picks free ones. [default: those of the data directory, else 9092]",
 )
 @click.option(
+    "--racks",
+    default="",
+    metavar="A,B,…",
+    help="Racks of the nodes, in turn: replicas of a partition are kept in different ones, and "
+    "consumers may read from the one that is theirs.",
+)
+@click.option(
     "--set",
     "settings",
     multiple=True,
@@ -88,6 +95,7 @@ def up(
     observers: int | None,
     data_dir: str,
     base_port: int | None,
+    racks: str,
     settings: tuple[str, ...],
     log_level: str,
     log_format: str,
@@ -109,8 +117,10 @@ def up(
     layout = plan(directory, brokers, arbiters, observers, base_port)
     configs = {}
     try:
+        names = [rack.strip() for rack in racks.split(",") if rack.strip()]
         for node_id in layout.nodes:
-            text = layout.properties(directory, node_id, settings)
+            own = [f"broker.rack={names[(node_id - 1) % len(names)]}"] if names else []
+            text = layout.properties(directory, node_id, [*own, *settings])
             (directory / f"node-{node_id}").mkdir(exist_ok=True)
             (directory / f"node-{node_id}" / "server.properties").write_text(text)
             configs[node_id] = node_config(parse_properties(text))

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pegel.admin.base import AdminBase
 from pegel.errors import PegelError, TopicNotFoundError, broker_error, to_error_code
 from pegel.network.pool import Endpoint
+from pegel.offsets import OffsetAndTime, list_offsets
 from pegel.protocol.messages.delete_records import (
     DeleteRecordsPartition,
     DeleteRecordsRequest,
@@ -19,6 +20,18 @@ from pegel.types import TopicPartition
 
 class RecordAdmin(AdminBase):
     """The part of ``Admin`` that changes what partitions hold."""
+
+    async def list_offsets(
+        self, times: Mapping[TopicPartition, int], *, timeout: float | None = None
+    ) -> dict[TopicPartition, OffsetAndTime]:
+        """The first offset at or after each time (ms since 1970), -1 where nothing is so young.
+
+        -1 as a time is the end of a partition, -2 its beginning, -3 its youngest record.
+
+        Raises:
+            TopicNotFoundError, BrokerError: for the first partition without an answer.
+        """
+        return await list_offsets(self._cluster, times, timeout=self._timeout(timeout))
 
     async def delete_records(
         self,

@@ -8,6 +8,7 @@ import click
 
 from pegel.cli.options import cluster_options, connect, json_option, parse_settings, run
 from pegel.cli.output import highlight, numbers, print_json, print_table
+from pegel.cli.trim import trim
 
 if TYPE_CHECKING:
     from pegel.admin.types import PartitionDescription, TopicDescription
@@ -21,7 +22,11 @@ def topics() -> None:
     pegel topics create orders --partitions 6 --replication 3 --config min.insync.replicas=2
     pegel topics describe orders
     pegel topics configs orders --set retention.ms=3600000
+    pegel topics trim orders --before-time 2d
     """
+
+
+topics.add_command(trim)
 
 
 @topics.command("list")

@@ -348,6 +348,8 @@ class Consumer:
         state.seek(offset)
         state.paused = False
         self._drop_stale()
+        if self._fetcher is not None:
+            self._fetcher.hasten(state.topic_partition)
 
     async def seek_to_beginning(self, *partitions: TopicPartition | tuple[str, int]) -> None:
         """Read the named partitions (default: all) from the first record that they still have."""

@@ -69,7 +69,6 @@ class PartitionState:
         self.reset_time = None
         self.retry_at = 0.0
         self.attempts = 0
-        self.read_replica = UNKNOWN
 
     def request_reset(self, time: int) -> None:
         """Look up where ``time`` (milliseconds, or a constant of ``pegel.offsets``) is."""

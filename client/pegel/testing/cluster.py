@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -57,6 +57,7 @@ class LocalCluster:
         observers: nodes that are brokers only; their ``controller`` is empty.
         data_dir: kept afterwards; without one a temporary directory that is removed.
         settings: broker settings by Kafka's names, for every node.
+        racks: of the nodes, in turn.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class LocalCluster:
         *,
         arbiters: int = 0,
         observers: int = 0,
+        racks: Sequence[str] = (),
         base_port: int = 0,
         log_level: str = "info",
         log_format: str = "text",
@@ -85,6 +87,8 @@ class LocalCluster:
             self._arguments += ["--arbiters", str(arbiters)]
         if observers:
             self._arguments += ["--observers", str(observers)]
+        if racks:
+            self._arguments += ["--racks", ",".join(racks)]
         # A directory that holds a cluster knows its ports.
         if not (self.data_dir / "cluster.json").exists() or base_port:
             self._arguments += ["--base-port", str(base_port)]
