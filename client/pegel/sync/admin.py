@@ -20,6 +20,7 @@ from pegel.admin.types import (
     ReassignmentResult,
     TopicDescription,
 )
+from pegel.offsets import OffsetAndTime
 from pegel.sync.portal import Portal
 from pegel.types import CommittedOffset, TopicPartition
 
@@ -320,6 +321,18 @@ class Admin:
             BrokerError: it is not registered, for example.
         """
         return self._portal.call(self._inner.unregister_broker(node_id, timeout=timeout))
+
+    def list_offsets(
+        self, times: Mapping[TopicPartition, int], *, timeout: float | None = None
+    ) -> dict[TopicPartition, OffsetAndTime]:
+        """The first offset at or after each time (ms since 1970), -1 where nothing is so young.
+
+        -1 as a time is the end of a partition, -2 its beginning, -3 its youngest record.
+
+        Raises:
+            TopicNotFoundError, BrokerError: for the first partition without an answer.
+        """
+        return self._portal.call(self._inner.list_offsets(times, timeout=timeout))
 
     def delete_records(
         self, before: Mapping[TopicPartition, int], *, timeout: float | None = None
