@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
-import re
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from contextlib import suppress
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
 import click
 
 from pegel.cli.options import cluster_options, connect, leave_broken_pipe, run
+from pegel.cli.times import parse_time
 
 if TYPE_CHECKING:
     from pegel.consumer.consumer import Consumer
     from pegel.types import ConsumerBatch, TopicPartition
 
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _END_POLL = 0.1
 
 
@@ -26,7 +27,14 @@ _END_POLL = 0.1
 @click.argument("topic")
 @cluster_options
 @click.option("-p", "--partition", type=click.IntRange(min=0), multiple=True, help="Default: all.")
-@click.option("--from-beginning", is_flag=True, help="Start at the first record, not at the end.")
+@click.option(
+    "-g", "--group", help="Share the partitions with a group, and go on where it stopped."
+)
+@click.option(
+    "--from-beginning",
+    is_flag=True,
+    help="Start at the first record, not at the end; with --group where it has no offset.",
+)
 @click.option("--offset", type=int, help="Start there; -5 means five before the end.")
 @click.option(
     "--since", metavar="TIME", help="Start there: 10m (ago), 2h, 2026-11-23T20:05, milliseconds."
@@ -41,6 +49,7 @@ def consume(
     bootstrap: str,
     timeout: float,
     partition: tuple[int, ...],
+    group: str | None,
     from_beginning: bool,
     offset: int | None,
     since: str | None,
@@ -57,11 +66,16 @@ def consume(
     pegel consume orders --from-beginning --exit-at-end | wc -l
     pegel consume orders --partition 0 --offset 1000 --max-records 10 --json
     pegel consume orders --since 10m --with-keys
+    pegel consume orders --group billing --from-beginning
     """
     starts = [from_beginning, offset is not None, since is not None]
     if sum(starts) > 1:
         raise click.UsageError("give one of --from-beginning, --offset and --since")
-    timestamp = None if since is None else parse_time(since, datetime.now(UTC))
+    if group is not None and (offset is not None or since is not None):
+        raise click.UsageError(
+            "a group goes on where it stopped; `pegel groups reset-offsets` moves it"
+        )
+    timestamp = None if since is None else parse_time(since, datetime.now(UTC), "--since")
 
     async def work() -> None:
         async with (
@@ -69,41 +83,21 @@ def consume(
             client.consumer(
                 *(() if partition else (topic,)),
                 partitions=[(topic, p) for p in partition] or None,
+                group=group,
                 offset_reset="earliest" if from_beginning else "latest",
                 isolation="read_committed" if committed else "read_uncommitted",
             ) as consumer,
         ):
             await _seek(consumer, offset, timestamp)
             style: Style = "json" if as_json else "keys" if with_keys else "values"
-            await _print(consumer, style, max_records, exit_at_end)
+            with suppress(asyncio.CancelledError):  # Ctrl-C: what was printed is committed
+                await _print(consumer, style, max_records, exit_at_end)
 
     # Ctrl-C is how this command ends.
     run(work(), interrupt_code=0)
 
 
 Style = Literal["json", "keys", "values"]
-
-
-def parse_time(text: str, now: datetime) -> int:
-    """A point in time as milliseconds since the epoch.
-
-    Raises:
-        click.BadParameter: it is none.
-    """
-    ago = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
-    if ago is not None:
-        then = now - timedelta(seconds=float(ago[1]) * _UNITS[ago[2]])
-        return int(then.timestamp() * 1000)
-    if text.isdigit() and len(text) > 8:
-        return int(text)
-    try:
-        then = datetime.fromisoformat(text)
-    except ValueError:
-        raise click.BadParameter(
-            f"{text!r} is no time; write 10m, 2h, 2026-11-23T20:05 or milliseconds since 1970",
-            param_hint="--since",
-        ) from None
-    return int(then.timestamp() * 1000)
 
 
 async def _seek(consumer: Consumer, offset: int | None, timestamp: int | None) -> None:
@@ -126,22 +120,36 @@ async def _print(
     left = sys.maxsize if max_records is None else max_records
     ends: dict[TopicPartition, int] = {}
     if exit_at_end:
-        ends = await consumer.end_offsets()
-        for tp in ends:
-            await consumer.position(tp)
-    while left > 0 and not (exit_at_end and consumer.reached(ends)):
+        await consumer.wait_for_assignment()
+    while left > 0 and not (exit_at_end and await _at_end(consumer, ends)):
         batch = await consumer.next_batch(timeout=_END_POLL if exit_at_end else None)
         if batch is None:
             continue
+        tp = batch_partition(batch)
         count = min(left, len(batch))
         if exit_at_end:
             # What was written after the end was taken is not asked for.
-            end = ends[batch_partition(batch)]
+            end = ends.get(tp, sys.maxsize)
             while count and batch.offsets[count - 1] >= end:
                 count -= 1
         left -= count
         if count:
             write_out(format_batch(batch, count, style))
+        if count < len(batch):  # so that a group goes on there
+            consumer.seek(tp, batch.offsets[count])
+            if consumer.has_group:
+                await consumer.commit({tp: batch.offsets[count]})
+
+
+async def _at_end(consumer: Consumer, ends: dict[TopicPartition, int]) -> bool:
+    """Whether all partitions were read up to the end that they had when they came."""
+    assigned = consumer.assignment
+    if any(tp not in ends for tp in assigned):
+        found = await consumer.end_offsets()
+        for tp in assigned:
+            ends.setdefault(tp, found.get(tp, 0))
+            await consumer.position(tp)
+    return consumer.reached({tp: ends[tp] for tp in assigned})
 
 
 def batch_partition(batch: ConsumerBatch) -> TopicPartition:

@@ -117,17 +117,24 @@ def leave_broken_pipe() -> None:
 
 
 def parse_settings(settings: Iterable[str], hint: str) -> dict[str, str]:
-    """``KEY=VALUE`` pairs.
+    """``KEY=VALUE`` pairs, such as retention.ms=3600000.
 
     Raises:
         click.BadParameter: one is not such a pair.
     """
-    found: dict[str, str] = {}
-    for setting in settings:
-        key, equals, value = setting.partition("=")
-        if not key or not equals:
-            raise click.BadParameter(
-                f"{setting!r} is not KEY=VALUE, such as retention.ms=3600000", param_hint=hint
-            )
-        found[key] = value
+    return dict(parse_pairs(settings, hint, "KEY=VALUE, such as retention.ms=3600000"))
+
+
+def parse_pairs(pairs: Iterable[str], hint: str, form: str = "NAME=VALUE") -> list[tuple[str, str]]:
+    """Pairs in their order; a name may come more than once.
+
+    Raises:
+        click.BadParameter: one is not of the ``form``.
+    """
+    found: list[tuple[str, str]] = []
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not name or not equals:
+            raise click.BadParameter(f"{pair!r} is not {form}", param_hint=hint)
+        found.append((name, value))
     return found

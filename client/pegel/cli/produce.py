@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Literal, cast
 
 import click
 
-from pegel.cli.options import cluster_options, connect, fail, json_option, run
+from pegel.cli.lines import JsonLines, PlainLines, Split
+from pegel.cli.options import cluster_options, connect, json_option, parse_pairs, run
 from pegel.cli.output import print_json
 
 if TYPE_CHECKING:
@@ -30,6 +31,14 @@ _SHOW_AFTER, _SHOW_EVERY = 1.0, 0.5
 @cluster_options
 @click.option(
     "-k", "--key-separator", metavar="S", help=r"The key is what stands before S (\t is a tab)."
+)
+@click.option(
+    "-H", "--header", "header", multiple=True, metavar="NAME=VALUE", help="For every record."
+)
+@click.option(
+    "--json-lines",
+    is_flag=True,
+    help="Each line is a record as `pegel consume --json` prints it: key, value, headers, …",
 )
 @click.option("-p", "--partition", type=click.IntRange(min=0), help="Default: by key, else evenly.")
 @click.option(
@@ -51,6 +60,8 @@ def produce(
     bootstrap: str,
     timeout: float,
     key_separator: str | None,
+    header: tuple[str, ...],
+    json_lines: bool,
     partition: int | None,
     acks: str,
     compression: str,
@@ -62,12 +73,23 @@ def produce(
     seq 1000 | pegel produce numbers
     echo "alice:10 euros" | pegel produce payments --key-separator :
     pegel produce logs --compression zstd < app.log
+    echo '{"key": "alice", "value": {"euros": 10}, "headers": {"from": "shop"}}' |
+        pegel produce payments --json-lines
+    pegel consume orders --from-beginning --exit-at-end --json | pegel produce copy --json-lines
     """
+    if json_lines and key_separator is not None:
+        raise click.UsageError("a JSON line names its key; leave --key-separator out")
     separator = None
     if key_separator is not None:
         separator = key_separator.replace("\\t", "\t").encode()
         if not separator:
             raise click.BadParameter("it is empty", param_hint="--key-separator")
+
+    headers = tuple((k, v.encode()) for k, v in parse_pairs(header, "--header"))
+    if json_lines:
+        split: Split = JsonLines(headers)
+    else:
+        split = PlainLines(separator, headers)
 
     async def work() -> None:
         lines = _Lines(sys.stdin.fileno())
@@ -78,7 +100,7 @@ def produce(
                 linger_ms=2.0,
                 delivery_timeout=max(timeout, 30.0),
             )
-            job = _Job(producer, topic, partition, separator)
+            job = _Job(producer, topic, partition, split)
             try:
                 await job.write(lines)
             finally:
@@ -136,11 +158,9 @@ class _Lines:
 class _Job:
     """Sends lines and counts them."""
 
-    def __init__(
-        self, producer: Producer, topic: str, partition: int | None, separator: bytes | None
-    ) -> None:
+    def __init__(self, producer: Producer, topic: str, partition: int | None, split: Split) -> None:
         self._producer, self._topic, self._partition = producer, topic, partition
-        self._separator = separator
+        self._split = split
         self._started = time.monotonic()
         self._shown = 0.0
         self._unchecked: deque[ManyDelivery] = deque()
@@ -150,15 +170,16 @@ class _Job:
 
     async def write(self, lines: _Lines) -> None:
         while chunk := await lines.next():
-            keys: list[bytes | None] | None = None
-            values: list[bytes | None] = list(chunk)
-            if self._separator is not None:
-                keys, values = self._split(chunk)
+            columns = self._split(chunk, self.lines)
             self.lines += len(chunk)
             self.size += sum(map(len, chunk))
             self._unchecked.append(
                 await self._producer.send_many_soon(
-                    self._topic, values, keys=keys, partition=self._partition
+                    self._topic,
+                    columns.values,
+                    keys=columns.keys,
+                    headers=columns.headers,
+                    partition=self._partition,
                 )
             )
             while self._unchecked and (
@@ -172,19 +193,6 @@ class _Job:
 
     async def _check(self) -> None:
         self.acknowledged += (await self._unchecked.popleft()).count
-
-    def _split(self, chunk: list[bytes]) -> tuple[list[bytes | None], list[bytes | None]]:
-        assert self._separator is not None
-        keys: list[bytes | None] = []
-        values: list[bytes | None] = []
-        for i, line in enumerate(chunk):
-            key, found, value = line.partition(self._separator)
-            if not found:
-                number = self.lines + i + 1
-                fail(f"line {number} has no {self._separator.decode()!r} between key and value")
-            keys.append(key)
-            values.append(value)
-        return keys, values
 
     def _show_progress(self) -> None:
         now = time.monotonic()

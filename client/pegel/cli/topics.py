@@ -178,6 +178,52 @@ def grow(name: str, bootstrap: str, timeout: float, partitions: int, as_json: bo
 @topics.command()
 @click.argument("name")
 @cluster_options
+@click.option("--partitions", type=click.IntRange(min=1), help="The new number, a larger one.")
+@click.option("--set", "to_set", multiple=True, metavar="KEY=VALUE", help="Set a key.")
+@click.option("--unset", multiple=True, metavar="KEY", help="Go back to the default of a key.")
+@json_option()
+def alter(
+    name: str,
+    bootstrap: str,
+    timeout: float,
+    partitions: int | None,
+    to_set: tuple[str, ...],
+    unset: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Change the configuration of a topic, or its number of partitions.
+
+    \b
+    pegel topics alter orders --set retention.ms=3600000 --unset cleanup.policy
+    pegel topics alter orders --partitions 12
+    """
+    changes: dict[str, str | int | float | bool | None] = {}
+    changes.update(parse_settings(to_set, "--set"))
+    changes.update(dict.fromkeys(unset))
+    if not changes and partitions is None:
+        raise click.UsageError("give --set, --unset or --partitions")
+
+    async def work() -> None:
+        from pegel.admin.types import ConfigResourceType
+
+        async with connect(bootstrap, timeout) as client:
+            if changes:
+                await client.admin.alter_config(
+                    ConfigResourceType.TOPIC, name, changes, timeout=timeout
+                )
+            if partitions is not None:
+                await client.admin.grow_topic(name, partitions, timeout=timeout)
+        if as_json:
+            print_json({"topic": name, "partitions": partitions, "configs": changes})
+        else:
+            click.echo(f"altered topic {name}")
+
+    run(work())
+
+
+@topics.command()
+@click.argument("name")
+@cluster_options
 @click.option("--set", "to_set", multiple=True, metavar="KEY=VALUE", help="Set a key.")
 @click.option("--unset", multiple=True, metavar="KEY", help="Go back to the default of a key.")
 @click.option("--all", "show_all", is_flag=True, help="Show defaults too.")

@@ -145,6 +145,11 @@ class Consumer:
         """The partitions that are read."""
         return list(self._subscription.states)
 
+    @property
+    def has_group(self) -> bool:
+        """Whether offsets can be committed."""
+        return self._options.group is not None and self._options.commit != "none"
+
     async def wait_for_assignment(self, timeout: float | None = None) -> list[TopicPartition]:
         """The partitions, once the group has settled on who reads which.
 
@@ -298,7 +303,7 @@ class Consumer:
             ValueError: no group, or ``commit="none"``. PegelError: not committed.
         """
         group = await self._keeper()
-        if group is None or self._options.commit == "none":
+        if group is None or not self.has_group:
             raise ValueError('commits need a group, and commit="batch" or "manual"')
         if offsets is None:
             chosen = self._progress.positions()
@@ -410,6 +415,14 @@ class Consumer:
         """Offset behind the last readable record of each partition."""
         await self._started()
         return await self._offsets(dict.fromkeys(self.assignment, LATEST))
+
+    async def offsets_at(self, timestamp: int) -> dict[TopicPartition, int]:
+        """Offset of the first record of each partition that is not older (milliseconds).
+
+        The end where there is none.
+        """
+        await self._started()
+        return await self._offsets(dict.fromkeys(self.assignment, timestamp))
 
     async def _offsets(self, times: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
         """Offsets by time; where no record is that late, the end."""

@@ -52,7 +52,12 @@ class Consumer:
     @property
     def assignment(self) -> list[TopicPartition]:
         """The partitions that are read."""
-        return self._portal.run(getattr, self._inner, "assignment")
+        return self._portal.run(lambda: self._inner.assignment)
+
+    @property
+    def has_group(self) -> bool:
+        """Whether offsets can be committed."""
+        return self._portal.run(lambda: self._inner.has_group)
 
     def wait_for_assignment(self, timeout: float | None = None) -> list[TopicPartition]:
         """The partitions, once the group has settled on who reads which.
@@ -154,6 +159,13 @@ class Consumer:
     def end_offsets(self) -> dict[TopicPartition, int]:
         """Offset behind the last readable record of each partition."""
         return self._portal.call(self._inner.end_offsets())
+
+    def offsets_at(self, timestamp: int) -> dict[TopicPartition, int]:
+        """Offset of the first record of each partition that is not older (milliseconds).
+
+        The end where there is none.
+        """
+        return self._portal.call(self._inner.offsets_at(timestamp))
 
     def pause(self, *partitions: TopicPartition | tuple[str, int]) -> None:
         """Fetch no more of them; what is already here is still handed out."""

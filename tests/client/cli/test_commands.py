@@ -2,149 +2,119 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import signal
-import sys
-from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 
 import click
 import pytest
 
-from pegel.cli.consume import parse_time
+from pegel.cli.times import parse_time
 from pegel.protocol.api_keys import ApiKey
 from pegel.protocol.errors import ErrorCode
+from tests.client.cli.harness import pegel, run, start
 from tests.support.fake_broker import FakeCluster
-
-Body = Callable[[FakeCluster], Coroutine[None, None, None]]
-
-
-def _run(body: Body, brokers: int = 1) -> None:
-    async def main() -> None:
-        async with FakeCluster(brokers) as cluster:
-            async with asyncio.timeout(60):
-                await body(cluster)
-
-    asyncio.run(main())
-
-
-async def _start(cluster: FakeCluster, *arguments: str) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "pegel", *arguments,
-        env={"PEGEL_BOOTSTRAP": cluster.bootstrap, "PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"},
-        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-
-
-async def _pegel(cluster: FakeCluster, *arguments: str, stdin: bytes = b"") -> tuple[int, str, str]:
-    """Exit code, standard output, standard error."""
-    process = await _start(cluster, *arguments)
-    out, err = await process.communicate(stdin)
-    assert process.returncode is not None
-    return process.returncode, out.decode(), err.decode()
 
 
 def test_topics_from_creation_to_deletion() -> None:
     async def body(cluster: FakeCluster) -> None:
-        code, out, _ = await _pegel(
+        code, out, _ = await pegel(
             cluster, "topics", "create", "t", "--partitions", "2", "--config", "retention.ms=5"
         )
         assert (code, out) == (0, "created topic t\n")
-        code, out, err = await _pegel(cluster, "topics", "create", "t")
+        code, out, err = await pegel(cluster, "topics", "create", "t")
         assert (code, out, len(err.splitlines())) == (1, "", 1)
         assert "already exists" in err
-        code, out, _ = await _pegel(cluster, "topics", "create", "t", "--if-not-exists", "--json")
+        code, out, _ = await pegel(cluster, "topics", "create", "t", "--if-not-exists", "--json")
         assert json.loads(out) == {"topic": "t", "created": False}
-        code, out, _ = await _pegel(cluster, "topics", "list")
+        code, out, _ = await pegel(cluster, "topics", "list")
         assert [line.split()[0] for line in out.splitlines()] == ["TOPIC", "t"]
-        code, out, _ = await _pegel(cluster, "topics", "describe", "t", "--json")
+        code, out, _ = await pegel(cluster, "topics", "describe", "t", "--json")
         assert [p["leader"] for p in json.loads(out)["partitions"]] == [1, 1]
-        code, out, _ = await _pegel(cluster, "topics", "configs", "t", "--set", "a=b", "--json")
+        code, out, _ = await pegel(cluster, "topics", "configs", "t", "--set", "a=b", "--json")
         assert {c["key"] for c in json.loads(out)["configs"]} == {"a", "retention.ms"}
-        assert (await _pegel(cluster, "topics", "grow", "t", "--partitions", "3"))[0] == 0
-        assert (await _pegel(cluster, "topics", "delete", "t"))[0] == 0
-        code, out, err = await _pegel(cluster, "topics", "describe", "t")
+        assert (await pegel(cluster, "topics", "grow", "t", "--partitions", "3"))[0] == 0
+        assert (await pegel(cluster, "topics", "delete", "t"))[0] == 0
+        code, out, err = await pegel(cluster, "topics", "describe", "t")
         assert code == 1
         assert "pegel topics list" in err
 
-    _run(body)
+    run(body)
 
 
 def test_lines_go_in_and_come_out() -> None:
     async def body(cluster: FakeCluster) -> None:
         cluster.add_topic("t", 2)
         lines = b"".join(b"key%d:value %d\n" % (i % 5, i) for i in range(1000))
-        code, out, _ = await _pegel(
+        code, out, _ = await pegel(
             cluster, "produce", "t", "-k", ":", "--compression", "zstd", "--json",
             stdin=lines + b"last:without an end",
         )  # fmt: skip
         assert code == 0
         assert json.loads(out)["records"] == 1001
-        code, out, _ = await _pegel(
+        code, out, _ = await pegel(
             cluster, "consume", "t", "--from-beginning", "--exit-at-end", "--with-keys"
         )
         assert code == 0
         assert sorted(out.splitlines())[-1] == "last\twithout an end"
         assert len(out.splitlines()) == 1001
-        code, out, _ = await _pegel(
+        code, out, _ = await pegel(
             cluster, "consume", "t", "--partition", "0", "--offset", "3", "--max-records", "2",
             "--json",
         )  # fmt: skip
         assert [json.loads(line)["offset"] for line in out.splitlines()] == [3, 4]
-        code, out, _ = await _pegel(
+        code, out, _ = await pegel(
             cluster, "consume", "t", "-p", "1", "--offset", "-2", "--exit-at-end"
         )
         assert len(out.splitlines()) == 2
-        code, out, err = await _pegel(cluster, "produce", "t", "-k", ":", stdin=b"a:b\nnone\n")
+        code, out, err = await pegel(cluster, "produce", "t", "-k", ":", stdin=b"a:b\nnone\n")
         assert code == 1
         assert err == "pegel: line 2 has no ':' between key and value\n"
 
-    _run(body)
+    run(body)
 
 
 def test_bytes_that_are_no_text_are_base64_in_json() -> None:
     async def body(cluster: FakeCluster) -> None:
         cluster.add_topic("t")
-        await _pegel(cluster, "produce", "t", stdin=b"\xff\xfe\n")
-        _, out, _ = await _pegel(cluster, "consume", "t", "--from-beginning", "-n", "1", "--json")
+        await pegel(cluster, "produce", "t", stdin=b"\xff\xfe\n")
+        _, out, _ = await pegel(cluster, "consume", "t", "--from-beginning", "-n", "1", "--json")
         document = json.loads(out)
         assert (document["key"], document["value_base64"]) == (None, "//4=")
 
-    _run(body)
+    run(body)
 
 
 def test_a_record_that_is_refused_is_one_line_and_exit_code_1() -> None:
     async def body(cluster: FakeCluster) -> None:
         cluster.add_topic("t")
         cluster.script(ApiKey.PRODUCE, ErrorCode.INVALID_RECORD)
-        code, out, err = await _pegel(cluster, "produce", "t", stdin=b"x\n")
+        code, out, err = await pegel(cluster, "produce", "t", stdin=b"x\n")
         assert (code, out, len(err.splitlines())) == (1, "", 1)
         assert "INVALID_RECORD" in err
 
-    _run(body)
+    run(body)
 
 
 def test_ctrl_c_ends_consume_cleanly() -> None:
     async def body(cluster: FakeCluster) -> None:
         cluster.add_topic("t")
-        process = await _start(cluster, "consume", "t", "--from-beginning")
-        await _pegel(cluster, "produce", "t", stdin=b"x\n")
+        process = await start(cluster, "consume", "t", "--from-beginning")
+        await pegel(cluster, "produce", "t", stdin=b"x\n")
         assert process.stdout is not None
         assert await process.stdout.readline() == b"x\n"
         process.send_signal(signal.SIGINT)
         _, err = await process.communicate()
         assert (process.returncode, err) == (0, b"")
 
-    _run(body)
+    run(body)
 
 
 def test_a_reader_that_has_enough_is_no_failure() -> None:
     async def body(cluster: FakeCluster) -> None:
         cluster.add_topic("t")
-        await _pegel(cluster, "produce", "t", stdin=b"some line\n" * 50_000)
-        process = await _start(cluster, "consume", "t", "--from-beginning")
+        await pegel(cluster, "produce", "t", stdin=b"some line\n" * 50_000)
+        process = await start(cluster, "consume", "t", "--from-beginning")
         assert process.stdout is not None
         await process.stdout.readline()
         process.stdout._transport.close()  # type: ignore[attr-defined]
@@ -152,21 +122,21 @@ def test_a_reader_that_has_enough_is_no_failure() -> None:
         assert process.stderr is not None
         assert await process.stderr.read() == b""
 
-    _run(body)
+    run(body)
 
 
 def test_the_cluster_at_a_glance() -> None:
     async def body(cluster: FakeCluster) -> None:
         cluster.add_topic("t", 4)
-        _, out, _ = await _pegel(cluster, "cluster", "describe", "--json")
+        _, out, _ = await pegel(cluster, "cluster", "describe", "--json")
         document = json.loads(out)
         assert [b["leaders"] for b in document["brokers"]] == [2, 2]
         assert document["offline"] == 0
-        code, out, _ = await _pegel(cluster, "cluster", "describe")
+        code, out, _ = await pegel(cluster, "cluster", "describe")
         assert code == 0
         assert out.startswith("cluster fake: 2 brokers, 1 topics, 4 partitions\n")
 
-    _run(body, brokers=2)
+    run(body, brokers=2)
 
 
 @pytest.mark.parametrize(
@@ -185,22 +155,22 @@ def test_the_cluster_at_a_glance() -> None:
 )
 def test_exit_codes(arguments: tuple[str, ...], code: int, says: str) -> None:
     async def body(cluster: FakeCluster) -> None:
-        got, out, err = await _pegel(cluster, *arguments, stdin=b"x\n")
+        got, out, err = await pegel(cluster, *arguments, stdin=b"x\n")
         assert got == code
         assert out == ""
         assert says in err
         if code == 1:
             assert len(err.splitlines()) == 1
 
-    _run(body)
+    run(body)
 
 
 def test_times() -> None:
     now = datetime(2026, 11, 23, 20, 0, tzinfo=UTC)
     ms = int(now.timestamp() * 1000)
-    assert parse_time("10m", now) == ms - 600_000
-    assert parse_time("1.5h", now) == ms - 5_400_000
-    assert parse_time("1700000000000", now) == 1_700_000_000_000
-    assert parse_time("2026-11-23T20:00+00:00", now) == ms
+    assert parse_time("10m", now, "--since") == ms - 600_000
+    assert parse_time("1.5h", now, "--since") == ms - 5_400_000
+    assert parse_time("1700000000000", now, "--since") == 1_700_000_000_000
+    assert parse_time("2026-11-23T20:00+00:00", now, "--since") == ms
     with pytest.raises(click.BadParameter):
-        parse_time("soon", now)
+        parse_time("soon", now, "--since")

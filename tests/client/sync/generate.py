@@ -195,7 +195,7 @@ def _method(facade: Facade, function: ast.FunctionDef | ast.AsyncFunctionDef) ->
     is_property = any(ast.unparse(d) == "property" for d in function.decorator_list)
     call = f"self._inner.{name}({_arguments(function)})"
     if is_property:
-        body = f"return self._portal.run(getattr, self._inner, {name!r})"
+        body = f"return self._portal.run(lambda: self._inner.{name})"
         return f"    @property\n    {head}\n        {body}"
     if isinstance(function, ast.AsyncFunctionDef):
         if result.startswith("Pending"):
