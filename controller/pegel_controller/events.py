@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pegel.logs import Event
 from pegel_controller.metadata import MetadataImage
 from pegel_controller.metadata import records as r
+from pegel_controller.stats import election_type
 
 _log = logging.getLogger("pegel.controller")
 
@@ -32,6 +33,7 @@ def log_events(before: MetadataImage, records: Sequence[r.Record], at_ms: int) -
                 _log.info(Event(
                     "elected", partition=f"{topic.name}-{record.partition}",
                     epoch=record.leader_epoch, leader=record.leader, isr=list(record.isr),
+                    kind=election_type(topic.partitions[record.partition], record),
                     reason=record.reason, at_ms=at_ms,
                 ))  # fmt: skip
     if elected > MAX_LOGGED_ELECTIONS:
