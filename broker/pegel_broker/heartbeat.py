@@ -63,7 +63,6 @@ class BrokerSession:
         # What was fetched, and how far the log went when this session began to fetch.
         self._fetched = self.image
         self._history_end: int | None = None
-        self._shown = MetadataImage()  # what ``on_metadata`` has had
         self._wants_shutdown = False
         self._may_leave = asyncio.Event()
         self._wake = asyncio.Event()
@@ -209,13 +208,11 @@ class BrokerSession:
         old = self.image
         # The log's past is taken as a whole: in its midst, topics that this broker holds may not
         # exist yet, and their files would be taken for strays.
-        if new is old or new.index < self._history_end:
+        if new is old or new.index < self._history_end or not self._knows_this_life(new):
             return
         self.image = new
-        if self._knows_this_life(new):
-            delta = MetadataDelta.between(self._shown, new)
-            self._shown = new
-            self._on_metadata(delta, new)
+        delta = MetadataDelta.between(old, new)
+        self._on_metadata(delta, new)
         if self.fenced:
             self.wake()
 

@@ -18,6 +18,8 @@ from tests.support.disk_queue import LoopDiskQueues
 from tests.support.memory_disk import MemoryDisk
 from tests.support.replicas import LoopClock
 
+INCARNATION = UUID(int=9)
+
 
 class OneEntryAtATime:
     """A controller whose every response carries a single entry of its log."""
@@ -59,22 +61,23 @@ def test_the_past_of_the_log_is_taken_as_a_whole() -> None:
                 [r.ClusterIdRecord("cluster")],
                 [r.TopicRecord("t", topic_id)],
                 [r.PartitionRecord(topic_id, 0, (1,), (1,), 1)],
+                [r.BrokerRegisteredRecord(1, 7, INCARNATION, "h", 1, None, "")],
             ]
         )
         seen: list[MetadataImage] = []
         session = BrokerSession(
             World(LoopClock(), RealNetwork(), MemoryDisk(), LoopDiskQueues(), Random(1)),
             controller,  # type: ignore[arg-type]
-            m.RegisterBrokerRequest(1, UUID(int=9), "h", 1),
+            m.RegisterBrokerRequest(1, INCARNATION, "h", 1),
             0.01, lambda _delta, image: seen.append(image), lambda _until: None, lambda: None,
             lambda _partitions: (),
         )  # fmt: skip
         session.start()
         async with asyncio.timeout(20):
             await session.caught_up.wait()
-        assert [image.index for image in seen] == [3], "nothing before all of it"
+        assert [image.index for image in seen] == [4], "nothing before all of it"
         assert seen[0].partition("t", 0) is not None
-        assert set(controller.applied) <= {0, 3}, "what was not handed on is not applied"
+        assert set(controller.applied) <= {0, 4}, "what was not handed on is not applied"
         await session.close()
 
     asyncio.run(main())
