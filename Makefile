@@ -6,7 +6,7 @@ STAMP := $(VENV)/.complete
 WORKERS ?= 4
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo test simulate lint format facade clean
+.PHONY: help setup up demo test simulate sensitivity lint format facade clean
 .PHONY: simulate-raft
 
 help: ## show this help
@@ -36,6 +36,9 @@ simulate: $(STAMP) ## break a simulated cluster in SEEDS=1000 ways; a failing se
 
 simulate-raft: $(STAMP) ## random histories of the Raft core alone (SEEDS=1000)
 	@$(BIN)/python -m tests.simulation.raft --seeds $(SEEDS)
+
+sensitivity: $(STAMP) ## take each safeguard away in turn: who notices? (SEEDS=300 at most for each)
+	$(BIN)/python -m tests.simulation.cluster.sensitivity --seeds $(SEEDS)
 
 lint: $(STAMP) ## format check, rules, types
 	$(BIN)/ruff format --check .

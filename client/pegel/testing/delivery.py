@@ -42,6 +42,11 @@ class History:
     # The log at the end, from its start; ``log_starts`` are the offsets of those starts.
     final: dict[Place, list[tuple[int, bytes]]] = field(default_factory=dict)
     log_starts: dict[Place, int] = field(default_factory=dict)
+    # Of one consumer group: offsets that some member read, the highest acknowledged commit, and
+    # what the group has in the end.
+    group_reads: dict[Place, set[int]] = field(default_factory=lambda: defaultdict(set))
+    group_commits: dict[Place, int] = field(default_factory=dict)
+    group_final: dict[Place, int] = field(default_factory=dict)
     # Places whose topic was deleted while it was used: nothing is promised of them.
     given_up: set[str] = field(default_factory=set)
 
@@ -90,7 +95,23 @@ def judge(history: History) -> Verdict:
         for read in parts:
             verdict.read += len(read)
             _check_read(history, verdict, reader, place, read, logs.get(place, {}), values)
+    for place, committed in sorted(history.group_final.items()):
+        _check_group(history, verdict, place, committed)
     return verdict
+
+
+def _check_group(history: History, verdict: Verdict, place: Place, committed: int) -> None:
+    """At least once: nothing before the group's offset was left out, and no commit is undone."""
+    where = f"{place[0]}-{place[1]}"
+    start = history.log_starts.get(place, 0)
+    missed = [o for o in range(start, committed) if o not in history.group_reads[place]]
+    if missed:
+        verdict.add("left out", f"{where}: committed {committed}, nobody read {missed[:5]}")
+    if committed < history.group_commits.get(place, 0):
+        verdict.add(
+            "commit undone",
+            f"{where}: {history.group_commits[place]} was committed, now {committed}",
+        )
 
 
 def _check_log(

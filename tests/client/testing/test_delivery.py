@@ -146,6 +146,18 @@ def test_nothing_is_asked_of_a_deleted_topic_nor_of_what_retention_took() -> Non
     assert _kinds(history) == set()
 
 
+def test_a_group_leaves_nothing_out_and_keeps_its_commits() -> None:
+    history = _history(b"a", b"b", b"c")
+    history.group_reads[PLACE] = {0, 1}
+    history.group_commits[PLACE] = history.group_final[PLACE] = 2
+    assert _kinds(history) == set()
+    history.group_reads[PLACE].discard(0)
+    assert _kinds(history) == {"left out"}
+    history.group_reads[PLACE] = {0, 1, 2}
+    history.group_commits[PLACE] = 3
+    assert _kinds(history) == {"commit undone"}
+
+
 def test_values_are_unique() -> None:
     history = _history(b"a")
     with pytest.raises(AssertionError, match="unique"):

@@ -8,18 +8,14 @@ from __future__ import annotations
 
 import argparse
 import logging
-import multiprocessing
 import os
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
+from tests.simulation.cluster.campaign import COMMAND, many
 from tests.simulation.cluster.kernel import SimLoop
 from tests.simulation.cluster.plan import draw_shape
-from tests.simulation.cluster.simulate import Report, shrink, simulate
-
-COMMAND = "python -m tests.simulation.cluster"
+from tests.simulation.cluster.simulate import simulate
 
 
 def main() -> int:
@@ -37,7 +33,7 @@ def main() -> int:
         return _some(options)
     if not options.seeds:
         parser.error("name --seeds N or --seed N")
-    return _many(options.first, options.seeds, options.processes)
+    return many(options.first, options.seeds, options.processes)
 
 
 def _some(options: argparse.Namespace) -> int:
@@ -86,58 +82,6 @@ def _set_up_logging(*, with_trace: bool) -> None:
         logging.getLogger().setLevel(logging.DEBUG)
     else:
         logging.disable(logging.CRITICAL)
-
-
-def _one(seed: int) -> Report:
-    return simulate(seed)
-
-
-def _reports(first: int, count: int, processes: int) -> Iterator[Report]:
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(processes, _set_up_logging_quietly, maxtasksperchild=200) as pool:
-        yield from pool.imap_unordered(_one, range(first, first + count), chunksize=1)
-
-
-def _set_up_logging_quietly() -> None:
-    logging.disable(logging.CRITICAL)
-
-
-def _many(first: int, count: int, processes: int) -> int:
-    began = time.perf_counter()
-    failed: list[Report] = []
-    simulated = took = 0.0
-    done = acknowledged = read = faults = events = 0
-    show = sys.stderr.isatty()
-    for report in _reports(first, count, processes):
-        done += 1
-        simulated += report.simulated
-        took += report.took
-        acknowledged += report.acknowledged
-        read += report.read
-        faults += len(report.faults)
-        events += report.events
-        if report.violations:
-            failed.append(report)
-            print(f"seed {report.seed} fails: {report.violations[0]}", flush=True)
-        if show:
-            print(f"\r{done}/{count} seeds, {len(failed)} failed ", end="", file=sys.stderr)
-    if show:
-        print("\r", end="", file=sys.stderr)
-    _set_up_logging_quietly()
-    for report in failed[:5]:
-        needed = shrink(report.seed, len(report.faults))
-        only = ",".join(map(str, needed)) or "none"
-        print(f"seed {report.seed} fails with {len(needed)} of {len(report.faults)} faults: ")
-        for number in needed:
-            print(f"  {report.faults[number]}")
-        print(f"  repeat with: {COMMAND} --seed {report.seed} --only {only}")
-    print(
-        f"{done} seeds, {len(failed)} failed: {simulated / 3600:.2f} h simulated "
-        f"{simulated / max(took, 1e-9):.0f} times faster than they last, {faults} faults, "
-        f"{events} messages, {acknowledged} records acknowledged, {read} read, "
-        f"{time.perf_counter() - began:.0f} s on {processes} processes"
-    )
-    return 1 if failed else 0
 
 
 if __name__ == "__main__":

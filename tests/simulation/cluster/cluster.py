@@ -53,7 +53,11 @@ class Cluster:
         random = Random(f"{seed}-cluster")
         ids = range(1, shape.nodes + 1)
         controllers = {n: (f"n{n}", CONTROLLER_PORT) for n in ids[:3]}
-        settings = {"replica.lag.time.max.ms": str(shape.lag_ms), **shape.settings}
+        settings = {
+            "replica.lag.time.max.ms": str(shape.lag_ms),
+            "offsets.topic.num.partitions": "2",
+            **shape.settings,
+        }
         for n in ids:
             roles = frozenset({"broker", "controller"} if n in controllers else {"broker"})
             config = NodeConfig(

@@ -325,6 +325,26 @@ class CutLinks(FaultKind):
 
 
 @fault
+class Split(FaultKind):
+    """Two sides that do not hear each other, each with clients of its own."""
+
+    name, weight = "split", 1.5
+
+    def draw(self, r: Random, cluster: Cluster) -> Arguments:
+        return {
+            "node": node_choice(r, cluster),
+            "with_client": r.choice(("work-1", "work-2")),
+            "seconds": seconds(r, 0.5, 8.0),
+        }
+
+    def apply(self, cluster: Cluster, arguments: Arguments) -> None:
+        side = [find_node(cluster, arguments["node"]).name, arguments["with_client"]]
+        others = [host for host in _hosts(cluster) if host not in side]
+        pairs = [p for a in side for b in others for p in ((a, b), (b, a))]
+        _cut(cluster, pairs, arguments["seconds"])
+
+
+@fault
 class Flap(FaultKind):
     """A path that goes and comes back quickly."""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.simulation.cluster.__main__ import COMMAND
+from tests.simulation.cluster.campaign import COMMAND
 from tests.simulation.cluster.simulate import shrink, simulate
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -15,9 +15,10 @@ import pegel
 from pegel.admin.types import ConfigResourceType
 from pegel.errors import PegelError
 from pegel.testing.delivery import Place, Sent
+from pegel.types import TopicPartition
 from tests.simulation.cluster.cluster import Cluster
 
-MAIN, FAST = "main", "fast"
+MAIN, FAST, GROUP = "main", "fast", "readers"
 PARTITIONS = 2
 DELIVERY_TIMEOUT = 12.0
 
@@ -107,7 +108,7 @@ async def _produce(
 @workload(1.0)
 async def idempotent(cluster: Cluster, client: pegel.AsyncClient, name: str, r: Random) -> None:
     """acks=all to a topic with min.insync.replicas=2: nothing lost, doubled or reordered."""
-    pause = r.choice((0.15, 0.3, 0.6))
+    pause = r.choice((0.1, 0.5, 0.5, 1.0))
     await _produce(
         cluster, client, name, r, topic=MAIN, partitions=PARTITIONS, acks="all", pause=pause
     )
@@ -116,15 +117,21 @@ async def idempotent(cluster: Cluster, client: pegel.AsyncClient, name: str, r: 
 @workload(0.3)
 async def idempotent_too(cluster: Cluster, client: pegel.AsyncClient, name: str, r: Random) -> None:
     await _produce(
-        cluster, client, name, r, topic=MAIN, partitions=PARTITIONS, acks="all", pause=0.6
+        cluster, client, name, r, topic=MAIN, partitions=PARTITIONS, acks="all", pause=0.8
     )
 
 
-@workload(0.4)
+@workload(0.5)
 async def quick(cluster: Cluster, client: pegel.AsyncClient, name: str, r: Random) -> None:
     """acks=1 or 0: may be lost, but never read and then gone."""
     acks = r.choice((1, 1, 0))
-    await _produce(cluster, client, name, r, topic=FAST, partitions=1, acks=acks, pause=0.3)
+    await _produce(cluster, client, name, r, topic=FAST, partitions=1, acks=acks, pause=0.4)
+
+
+@workload(0.5)
+async def quick_too(cluster: Cluster, client: pegel.AsyncClient, name: str, r: Random) -> None:
+    """On the other host: a cut may leave each with a broker that takes itself for the leader."""
+    await _produce(cluster, client, name, r, topic=FAST, partitions=1, acks=1, pause=0.4)
 
 
 async def _consume(
@@ -139,10 +146,10 @@ async def _consume(
             cluster.history.reads[name, place].append(part)
         try:
             async with client.consumer(
-                partitions=places, offset_reset="earliest", max_wait=0.5
+                partitions=places, offset_reset="earliest", max_wait=1.0
             ) as consumer:
                 while loop.time() < until and not cluster.work_ends:
-                    batch = await consumer.next_batch(timeout=0.5)
+                    batch = await consumer.next_batch(timeout=1.0)
                     if batch is not None:
                         read = zip(batch.offsets, batch.values, strict=True)
                         parts[batch.topic, batch.partition].extend(read)  # type: ignore[arg-type]
@@ -163,14 +170,52 @@ async def restarting_consumer(
     await _consume(cluster, client, name, r, 4.0)
 
 
+async def _join(cluster: Cluster, client: pegel.AsyncClient, name: str, r: Random) -> None:
+    """A member of a group: reads what it is given and commits every now and then."""
+    loop, history = asyncio.get_running_loop(), cluster.history
+    while not cluster.work_ends:
+        until = loop.time() + r.choice((3.0, 1000.0)) * (0.5 + r.random())
+        done: dict[TopicPartition, int] = {}
+        try:
+            async with client.consumer(
+                MAIN, group=GROUP, offset_reset="earliest", commit="manual", max_wait=1.0,
+                session_timeout=6.0, heartbeat_interval=0.5,
+            ) as member:  # fmt: skip
+                while loop.time() < until and not cluster.work_ends:
+                    batch = await member.next_batch(timeout=1.0)
+                    if batch is not None:
+                        place = TopicPartition(batch.topic, batch.partition)
+                        history.group_reads[place].update(batch.offsets)
+                        done[place] = batch.offsets[-1] + 1
+                    if done and r.random() < 0.5:
+                        chosen, done = done, {}
+                        await member.commit(chosen, timeout=5.0)
+                        for place, offset in chosen.items():
+                            before = history.group_commits.get(place, 0)
+                            history.group_commits[place] = max(before, offset)
+        except (PegelError, TimeoutError) as error:
+            cluster.note(f"{name}: {type(error).__name__}")
+            await asyncio.sleep(0.2)
+
+
+@workload(0.25)
+async def member(cluster: Cluster, client: pegel.AsyncClient, name: str, r: Random) -> None:
+    await _join(cluster, client, name, r)
+
+
+@workload(0.25)
+async def member_too(cluster: Cluster, client: pegel.AsyncClient, name: str, r: Random) -> None:
+    await _join(cluster, client, name, r)
+
+
 @workload(0.4)
 async def administrator(cluster: Cluster, client: pegel.AsyncClient, name: str, r: Random) -> None:
-    """Topics come, grow and go; configurations change; preferred leaders are asked for."""
+    """Topics come, grow, move and go; configurations change; preferred leaders are asked for."""
     topics: dict[str, int] = {}
     made = 0
     while not cluster.work_ends:
         await asyncio.sleep(2.0 * r.random())
-        what = r.choice(("create", "create", "delete", "grow", "configure", "elect", "describe"))
+        what = r.choice(("create", "create", "delete", "grow", "configure", "elect", "move"))
         topic = r.choice(sorted(topics)) if topics else ""
         try:
             if what == "create" and len(topics) < 4:
@@ -192,8 +237,10 @@ async def administrator(cluster: Cluster, client: pegel.AsyncClient, name: str, 
                 )
             elif what == "elect":
                 await client.admin.elect_leaders(timeout=5.0)
-            elif what == "describe":
-                await client.admin.describe_cluster(timeout=5.0)
+            elif what == "move":
+                replicas = r.sample(list(cluster.nodes), 3)
+                target = {TopicPartition(MAIN, r.randrange(PARTITIONS)): replicas}
+                await client.admin.alter_reassignments(target, timeout=5.0)
         except (PegelError, TimeoutError) as error:
             cluster.note(f"{name} {what} {topic}: {type(error).__name__}")
 
@@ -213,6 +260,14 @@ async def read_all(cluster: Cluster, client: pegel.AsyncClient) -> None:
             if batch is not None:
                 final = cluster.history.final[batch.topic, batch.partition]
                 final.extend(zip(batch.offsets, batch.values, strict=True))  # type: ignore[arg-type]
+
+
+async def read_group(cluster: Cluster, client: pegel.AsyncClient) -> None:
+    """What the group has committed, if there is a group."""
+    if cluster.history.group_reads:
+        offsets = await client.admin.group_offsets(GROUP, timeout=20.0)
+        for place, committed in offsets.items():
+            cluster.history.group_final[place.topic, place.partition] = committed.offset
 
 
 async def write_everywhere(cluster: Cluster, client: pegel.AsyncClient, name: str) -> None:
