@@ -6,12 +6,16 @@ that the new leader's log still contains what was read (KIP-320), and only then 
 
 from __future__ import annotations
 
+import itertools
 import uuid
 from collections.abc import Iterable
 
 from pegel.types import TopicPartition
 
 UNKNOWN = -1
+# Never repeated, also not when a partition is given back and comes again: what is still on its way
+# for the one must not be taken for the other's.
+_generations = itertools.count(1)
 
 
 class PartitionState:
@@ -24,7 +28,7 @@ class PartitionState:
         fetched_epoch: leader epoch of the last batch fetched.
         checked_epoch: leader epoch under which the position was last known to be good.
         position_epoch: leader epoch of the last batch handed to the reader.
-        generation: counts seeks; what was fetched under an earlier one is dropped.
+        generation: another after each seek; what was fetched under an earlier one is dropped.
         max_bytes: of one response; grows when a batch is larger.
         read_replica: node to fetch from instead of the leader (KIP-392), until a time.
     """
@@ -47,7 +51,7 @@ class PartitionState:
         self.looking_up = False
         self.fetched_epoch = UNKNOWN
         self.checked_epoch = UNKNOWN
-        self.generation = 0
+        self.generation = next(_generations)
         self.buffered_bytes = 0
         self.max_bytes = max_bytes
         self.paused = False
@@ -63,7 +67,7 @@ class PartitionState:
     def seek(self, offset: int, epoch: int = UNKNOWN) -> None:
         """Read on from ``offset``; ``epoch`` is that of the record before it, where known."""
         assert offset >= 0
-        self.generation += 1
+        self.generation = next(_generations)
         self.fetch_offset = self.position = offset
         self.fetched_epoch = self.position_epoch = epoch
         self.reset_time = None
@@ -72,7 +76,7 @@ class PartitionState:
 
     def request_reset(self, time: int) -> None:
         """Look up where ``time`` (milliseconds, or a constant of ``pegel.offsets``) is."""
-        self.generation += 1
+        self.generation = next(_generations)
         self.fetch_offset = self.position = UNKNOWN
         self.fetched_epoch = self.position_epoch = UNKNOWN
         self.reset_time = time
@@ -132,4 +136,4 @@ class Subscription:
     def remove(self, tp: TopicPartition) -> None:
         state = self.states.pop(tp, None)
         if state is not None:
-            state.generation += 1
+            state.generation = next(_generations)
