@@ -7,10 +7,10 @@ WORKERS ?= 4
 
 .DEFAULT_GOAL := help
 .PHONY: help setup up demo test simulate sensitivity lint format facade clean
-.PHONY: simulate-raft
+.PHONY: simulate-raft monitor check-monitoring
 
 help: ## show this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## make .venv with everything in it (again: under a second)
 
@@ -39,6 +39,12 @@ simulate-raft: $(STAMP) ## random histories of the Raft core alone (SEEDS=1000)
 
 sensitivity: $(STAMP) ## take each safeguard away in turn: who notices? (SEEDS=300 at most for each)
 	$(BIN)/python -m tests.simulation.cluster.sensitivity --seeds $(SEEDS)
+
+monitor: $(STAMP) ## a cluster with Prometheus (and Grafana, where installed); FETCH=1 unpacks Debian's Prometheus
+	@exec $(BIN)/python -m grafana.monitor $(if $(FETCH),--fetch)
+
+check-monitoring: $(STAMP) ## dashboards, rules and alerts against a real Prometheus, fetched where it is missing (minutes)
+	PEGEL_FETCH_MONITORING_TOOLS=1 PEGEL_MONITORING_SCENARIOS=1 $(BIN)/python -m pytest -q tests/monitoring
 
 lint: $(STAMP) ## format check, rules, types
 	$(BIN)/ruff format --check .

@@ -90,14 +90,16 @@ def groups_view(node: Node) -> Page:
     """The consumer groups that this node coordinates, with their lag by topic."""
     lag = node.group_lag
     head: Entry = {"node_id": node.config.node_id}
-    return _with_list(head, "", {}, "groups", iter(()) if lag is None else _group_entries(lag))
+    now = node.world.clock.wall_ms() / 1000
+    entries = iter(()) if lag is None else _group_entries(lag, now)
+    return _with_list(head, "", {}, "groups", entries)
 
 
-def _group_entries(lag: GroupLag) -> Iterator[Entry]:
+def _group_entries(lag: GroupLag, now: float) -> Iterator[Entry]:
     topics: dict[str, dict[str, Entry]] = {}
     for (group_id, topic), found in lag.lags.items():
         topics.setdefault(group_id, {})[topic] = {
-            "lag_records": found.records, "lag_seconds": found.seconds,
+            "lag_records": found.records, "lag_seconds": found.seconds(now),
             "catch_up_seconds": found.catch_up,
         }  # fmt: skip
     for group in sorted(lag.groups(), key=lambda one: one.group_id):

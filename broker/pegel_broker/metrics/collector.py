@@ -231,8 +231,9 @@ def _groups(node: Node) -> Iterator[Reading]:
     yield one(d.heartbeat_expirations, counters.heartbeat_expirations)
     lags = {} if node.group_lag is None else node.group_lag.lags
     yield d.group_lag, [(key, lag.records) for key, lag in lags.items()]
+    now = node.world.clock.wall_ms() / 1000
     for metric, values in (
-        (d.group_lag_seconds, [(key, lag.seconds) for key, lag in lags.items()]),
+        (d.group_lag_seconds, [(key, lag.seconds(now)) for key, lag in lags.items()]),
         (d.group_catch_up, [(key, lag.catch_up) for key, lag in lags.items()]),
     ):
         yield metric, [(key, seconds) for key, seconds in values if seconds is not None]

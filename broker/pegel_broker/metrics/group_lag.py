@@ -41,11 +41,21 @@ Key = tuple[str, str]
 
 
 class Lag(NamedTuple):
-    """Of one group on one topic. ``seconds`` and ``catch_up`` are None where they are not known."""
+    """Of one group on one topic; what is not known is None.
+
+    ``unread_since`` is when the oldest unread record was written, in Unix time; 0 without any. A
+    page shows its age at the moment of the page: it grows as the clock does.
+    """
 
     records: int
-    seconds: float | None
+    unread_since: float | None
     catch_up: float | None
+
+    def seconds(self, now: float) -> float | None:
+        """Lag in seconds at ``now``."""
+        if self.unread_since is None:
+            return None
+        return max(0.0, now - self.unread_since) if self.unread_since else 0.0
 
 
 class GroupLag:
@@ -149,7 +159,8 @@ class GroupLag:
         now: float,
     ) -> Lag:
         records = 0
-        oldest: float | None = 0.0
+        known = True
+        oldest = 0.0
         for partition, offset in sorted(committed.items()):
             lag = max(0, ends.get(TopicPartition(topic, partition), offset) - offset)
             if not lag:
@@ -157,11 +168,12 @@ class GroupLag:
             records += lag
             written_at = await self._written_at(group, topic, partition, offset)
             if written_at is None:
-                oldest = None
-            elif oldest is not None:
-                oldest = max(oldest, now - written_at)
+                known = False
+            else:
+                oldest = min(oldest, written_at) if oldest else written_at
         self._clock.note_lag(group, topic, records, now)
-        return Lag(records, oldest, self._clock.catch_up_seconds(group, topic))
+        since = oldest if known else None
+        return Lag(records, since, self._clock.catch_up_seconds(group, topic))
 
     async def _written_at(
         self, group: str, topic: str, partition: int, offset: int

@@ -1,0 +1,268 @@
+"""What goes wrong raises exactly the alerts that it should, in a real Prometheus, and clears them.
+
+Each scenario does to a running cluster what its name says. Times of the rules are divided by
+``SPEED``. Minutes long, so it runs where ``PEGEL_MONITORING_SCENARIOS`` is set:
+``make check-monitoring``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+import pegel
+from pegel.admin.types import ConfigResourceType
+from pegel.testing import LocalCluster
+from tests.monitoring.load import TOPIC, Load
+from tests.monitoring.stack import Stack
+
+pytestmark = [
+    pytest.mark.process,
+    pytest.mark.timeout(420),
+    pytest.mark.skipif(
+        not os.environ.get("PEGEL_MONITORING_SCENARIOS"),
+        reason="takes minutes: make check-monitoring runs it",
+    ),
+]
+
+SPEED = 40
+SETTINGS = {
+    "group.initial.rebalance.delay.ms": "100", "offsets.topic.num.partitions": "4",
+    "replica.lag.time.max.ms": "2000",
+}  # fmt: skip
+# A test machine that is busy with something else may raise these by itself.
+HOST = {
+    "PegelEventLoopSaturated", "PegelSlowRequests", "PegelSlowRaftCommit", "PegelSlowFsync",
+    "PegelDiskFillsIn4Hours",
+}  # fmt: skip
+
+
+class Scene:
+    def __init__(self, cluster: LocalCluster, stack: Stack, load: Load) -> None:
+        self.cluster, self.stack, self.load = cluster, stack, load
+        self.seen: set[str] = set()
+
+    def raises(self, *names: str, may: frozenset[str] = frozenset(), seconds: float = 90) -> None:
+        """Wait until these fire, and no other but those that may, or that the host causes."""
+        self.seen = set()
+
+        def there() -> bool:
+            firing = self.stack.firing()
+            self.seen |= firing
+            return set(names) <= firing
+
+        Stack.until(there, f"{sorted(names)} fire; so far {sorted(self.seen)}", seconds)
+        time.sleep(5)  # what else would come
+        self.seen |= self.stack.firing()
+        assert not self.seen - set(names) - may - HOST
+
+    def clears(self, seconds: float = 120) -> None:
+        """Wait until nothing fires any more."""
+        Stack.until(
+            lambda: not self.stack.firing() - HOST,
+            f"all alerts are clear, but {sorted(self.stack.firing())}", seconds,
+        )  # fmt: skip
+
+    def ask(self, work: Callable[[pegel.AsyncClient], Coroutine[None, None, None]]) -> None:
+        async def connected() -> None:
+            async with pegel.AsyncClient(self.cluster.bootstrap) as client:
+                await work(client)
+
+        asyncio.run(connected())
+
+
+@contextmanager
+def scene(directory: Path, data_dir: Path | None = None) -> Iterator[Scene]:
+    with (
+        LocalCluster(brokers=3, settings=SETTINGS, data_dir=data_dir) as cluster,
+        Load(cluster.bootstrap) as load,
+    ):
+        targets = {"pegel": [node.http for node in cluster.nodes.values()]}
+        with Stack(directory, targets, speed=SPEED, alertmanager=True) as stack:
+            stack.until(lambda: stack.up() == 3, "all nodes are scraped")
+            load.run(10.0)
+            assert not stack.firing() - HOST
+            yield Scene(cluster, stack, load)
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    with scene(tmp_path_factory.mktemp("scenarios")) as made:
+        yield made
+
+
+def _not_active(cluster: LocalCluster) -> int:
+    active = cluster.active_controller()
+    return next(i for i in cluster.nodes if i != active)
+
+
+def test_a_broker_is_killed(stage: Scene) -> None:
+    victim = _not_active(stage.cluster)
+    stage.cluster.kill(victim)
+    stage.raises("PegelBrokerDown", "PegelUnderReplicated", "PegelFencedBrokers")
+    # Alertmanager has it, and shows the cause but not what follows from it.
+    Stack.until(lambda: "PegelBrokerDown" in stage.stack.received(), "Alertmanager knows")
+    Stack.until(
+        lambda: not {"PegelUnderReplicated", "PegelFencedBrokers"} & set(stage.stack.received()),
+        "what follows is inhibited",
+    )
+    assert "runbook" in stage.stack.received()["PegelBrokerDown"]["annotations"]
+    stage.cluster.restart(victim)
+    stage.clears()
+
+
+def test_a_follower_is_held_back(stage: Scene) -> None:
+    """It lives, but may copy a byte a second: its partitions stay under-replicated."""
+    victim = _not_active(stage.cluster)
+
+    async def throttle(client: pegel.AsyncClient) -> None:
+        await client.admin.alter_config(
+            ConfigResourceType.BROKER, str(victim), {"follower.replication.throttled.rate": 1}
+        )
+        await client.admin.alter_config(
+            ConfigResourceType.TOPIC, TOPIC, {"follower.replication.throttled.replicas": "*"}
+        )
+
+    async def release(client: pegel.AsyncClient) -> None:
+        await client.admin.alter_config(
+            ConfigResourceType.TOPIC, TOPIC, {"follower.replication.throttled.replicas": None}
+        )
+        await client.admin.alter_config(
+            ConfigResourceType.BROKER, str(victim), {"follower.replication.throttled.rate": None}
+        )
+
+    stage.cluster.pause(victim)  # who is in sync is not throttled: it has to be behind first
+    time.sleep(4)
+    stage.ask(throttle)
+    stage.cluster.resume(victim)
+    Stack.until(lambda: stage.stack.up() == 3, "it is scraped again")
+    stage.raises(
+        "PegelUnderReplicated", may=frozenset({"PegelBrokerDown", "PegelFencedBrokers"}),
+    )  # fmt: skip
+    Stack.until(
+        lambda: stage.stack.firing() - HOST == {"PegelUnderReplicated"},
+        f"only the held back follower is left: {stage.stack.firing()}",
+    )
+    stage.ask(release)
+    stage.clears()
+
+
+def test_a_consumer_stops_reading(stage: Scene) -> None:
+    stage.load.stop_reading()
+    stage.raises("PegelStalledConsumer", may=frozenset({"PegelLagGrowing"}), seconds=120)
+    stage.load.read_on()
+    stage.clears()
+
+
+def test_an_event_loop_is_blocked(stage: Scene) -> None:
+    """The process is stopped for a third of a second, again and again."""
+    victim = _not_active(stage.cluster)
+    deadline = time.monotonic() + 60
+    while "PegelEventLoopSaturated" not in stage.stack.firing():
+        assert time.monotonic() < deadline, "the alert did not come"
+        for _ in range(4):
+            stage.cluster.pause(victim)
+            time.sleep(0.35)
+            stage.cluster.resume(victim)
+            time.sleep(0.15)
+    assert not stage.stack.firing() - HOST - {"PegelRequestErrors"}
+    Stack.until(
+        lambda: "PegelEventLoopSaturated" not in stage.stack.firing(), "the loop is free", 120
+    )
+    stage.clears()
+
+
+def test_an_unclean_election(stage: Scene) -> None:
+    """The last replica in sync is lost, another one is let lead, and acknowledged records go."""
+    cluster = stage.cluster
+
+    async def create(client: pegel.AsyncClient) -> None:
+        await client.create_topic("fragile", partitions=1, replication=2)
+
+    async def write(client: pegel.AsyncClient) -> None:
+        async with client.producer(acks="all") as producer:
+            await producer.send_many("fragile", [b"acknowledged"] * 100)
+
+    async def let_anybody_lead(client: pegel.AsyncClient) -> None:
+        await client.admin.alter_config(
+            ConfigResourceType.TOPIC, "fragile", {"unclean.leader.election.enable": True}
+        )
+
+    stage.ask(create)
+    leader = cluster.leader_of("fragile", 0)
+    replicas = next(
+        entry["replicas"]
+        for entry in cluster.view(leader)["broker"]["partitions"]
+        if entry["topic"] == "fragile"
+    )
+    (follower,) = [r for r in replicas if r != leader]
+    cluster.kill(follower)
+    stage.ask(write)  # acknowledged by the leader alone
+    time.sleep(3)
+    cluster.kill(leader)
+    cluster.restart(follower)
+    stage.raises(
+        "PegelOfflinePartitions", "PegelBrokerDown", "PegelFencedBrokers", "PegelUnderReplicated",
+        may=frozenset({"PegelUnderMinIsr", "PegelRequestErrors", "PegelNoActiveController",
+                       "PegelRaftWithoutLeader", "PegelRaftLeaderFlapping"}),
+    )  # fmt: skip
+    stage.ask(let_anybody_lead)
+    stage.ask(write)
+    Stack.until(lambda: "PegelUncleanElection" in stage.stack.firing(), "it is noticed")
+    cluster.restart(leader)
+    Stack.until(lambda: "PegelHighWatermarkWentBack" in stage.stack.firing(), "records were cut")
+    stage.clears()
+
+
+def test_the_controllers_lose_their_majority(stage: Scene) -> None:
+    first, second = list(stage.cluster.nodes)[:2]
+    stage.cluster.kill(first)
+    stage.cluster.kill(second)
+    stage.raises(
+        "PegelBrokerDown", "PegelNoActiveController", "PegelRaftWithoutLeader",
+        may=frozenset({"PegelUnderReplicated", "PegelUnderMinIsr", "PegelRequestErrors",
+                       "PegelFencedBrokers", "PegelOfflinePartitions", "PegelStalledConsumer"}),
+    )  # fmt: skip
+    # Each waits for the other: no majority, no ready line.
+    starting = subprocess.Popen(
+        [
+            os.sys.executable, "-m", "pegel", "server", "--config",  # type: ignore[attr-defined]
+            str(stage.cluster.nodes[first].data_dir / "server.properties"),
+        ],
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        stage.cluster.restart(second)
+        stage.clears()
+    finally:
+        starting.terminate()
+        starting.wait(20)
+
+
+def test_a_disk_is_nearly_full(tmp_path: Path) -> None:
+    """On a small file system of its own."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=96m", "pegel-test", str(disk)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if mounted.returncode:
+        pytest.skip(f"a small file system cannot be mounted here: {mounted.stderr.strip()}")
+    try:
+        with scene(tmp_path / "prometheus", disk / "data") as staged:
+            ballast = disk / "ballast"
+            free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
+            ballast.write_bytes(b"\0" * (free - 3 * (1 << 20)))
+            staged.raises("PegelDiskNearlyFull")
+            ballast.unlink()
+            staged.clears()
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
