@@ -37,6 +37,10 @@ simulate: $(STAMP) ## break a simulated cluster in SEEDS=1000 ways; a failing se
 simulate-raft: $(STAMP) ## random histories of the Raft core alone (SEEDS=1000)
 	@$(BIN)/python -m tests.simulation.raft --seeds $(SEEDS)
 
+.PHONY: model-raft
+model-raft: $(STAMP) ## every state of small worlds of Raft, up to a million each
+	@$(BIN)/python -m tests.simulation.raft.model --large
+
 sensitivity: $(STAMP) ## take each safeguard away in turn: who notices? (SEEDS=300 at most for each)
 	$(BIN)/python -m tests.simulation.cluster.sensitivity --seeds $(SEEDS)
 
