@@ -7,7 +7,7 @@ WORKERS ?= 4
 
 .DEFAULT_GOAL := help
 .PHONY: help setup up demo test simulate sensitivity lint format facade clean
-.PHONY: simulate-raft monitor check-monitoring
+.PHONY: simulate-raft monitor check-monitoring chaos
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,11 @@ monitor: $(STAMP) ## a cluster with Prometheus (and Grafana, where installed); F
 
 check-monitoring: $(STAMP) ## dashboards, rules and alerts against a real Prometheus, fetched where it is missing (minutes)
 	PEGEL_FETCH_MONITORING_TOOLS=1 PEGEL_MONITORING_SCENARIOS=1 $(BIN)/python -m pytest -q tests/monitoring
+
+ROUNDS ?= 20
+SEED ?= 0
+chaos: $(STAMP) ## break three real brokers under load, ROUNDS=20 times; chaos.html is the time line
+	@exec $(BIN)/pegel chaos --rounds $(ROUNDS) --seed $(SEED) --html chaos.html
 
 lint: $(STAMP) ## format check, rules, types
 	$(BIN)/ruff format --check .

@@ -83,6 +83,11 @@ def _list_settings(context: click.Context, _option: click.Parameter, wanted: boo
 @click.option("--log-file", help="Write the log here instead of to standard error.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON line once it serves.")
 @click.option(
+    "--until-eof",
+    is_flag=True,
+    help="Stop when standard input ends, so that it never outlives who started it.",
+)
+@click.option(
     "--list-settings",
     is_flag=True,
     is_eager=True,
@@ -105,6 +110,7 @@ def server(
     log_format: str,
     log_file: str | None,
     as_json: bool,
+    until_eof: bool,
     **options: str | int | None,
 ) -> None:
     """Run one node until SIGINT or SIGTERM, which moves its leaders away and stops it cleanly.
@@ -141,7 +147,7 @@ def server(
         if as_json:
             click.echo(json.dumps(node_line(node)))
 
-    sys.exit(run_node(config, on_ready))
+    sys.exit(run_node(config, on_ready, sys.stdin.fileno() if until_eof else None))
 
 
 def node_config(values: dict[str, str]):  # type: ignore[no-untyped-def]

@@ -89,6 +89,11 @@ class _Child:
     help="json: the nodes log one object a line, with the same facts.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the ready line as one JSON document.")
+@click.option(
+    "--until-eof",
+    is_flag=True,
+    help="Stop when standard input ends, so that it never outlives who started it.",
+)
 def up(
     brokers: int | None,
     arbiters: int | None,
@@ -100,6 +105,7 @@ def up(
     log_level: str,
     log_format: str,
     as_json: bool,
+    until_eof: bool,
 ) -> None:
     """Start a cluster of real processes on this machine and run it until Ctrl-C or SIGTERM.
 
@@ -127,6 +133,8 @@ def up(
     except NodeConfigError as error:
         raise click.UsageError(str(error)) from None
     cluster = _Cluster(directory, log_level, log_format)
+    if until_eof:
+        cluster.input = sys.stdin.fileno()
     for node_id, config in configs.items():
         cluster.fork(node_id, config)
     sys.exit(cluster.run(layout, as_json=as_json))
@@ -140,6 +148,8 @@ class _Cluster:
         self._log_level = log_level
         self._log_format = log_format
         self._children: dict[int, _Child] = {}
+        # Whose end ends the cluster, if any.
+        self.input: int | None = None
         # The children hold the reading end: it ends when this process does.
         self._lifeline = os.pipe()
         self._wake = os.pipe()
@@ -227,8 +237,13 @@ class _Cluster:
     def _wait(self, timeout: float | None) -> None:
         """One round: ready lines, and children that ended."""
         pipes = {c.pipe: c for c in self._children.values() if c.pipe >= 0}
-        readable, _, _ = select.select([self._wake[0], *pipes], [], [], timeout)
+        watched = [self._wake[0], *pipes] + ([] if self.input is None else [self.input])
+        readable, _, _ = select.select(watched, [], [], timeout)
         for number in readable:
+            if number == self.input:
+                if not os.read(number, 4096):
+                    self.input, self._stopping = None, True
+                continue
             if number == self._wake[0]:
                 os.read(number, 4096)
                 continue

@@ -102,6 +102,23 @@ def test_nodes_do_not_outlive_their_parent(tmp_path: Path) -> None:
     until(lambda: _is_gone(nodes[0]["pid"]), "the node ends")
 
 
+def test_a_cluster_of_a_test_that_dies_ends_as_well(tmp_path: Path) -> None:
+    program = (
+        "import os, signal\n"
+        "from pegel.testing import LocalCluster\n"
+        f"cluster = LocalCluster(brokers=2, data_dir={str(tmp_path)!r})\n"
+        "cluster.start()\n"
+        "cluster.kill(2)\n"
+        "print(cluster.nodes[1].pid, flush=True)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=WAIT, check=False
+    )
+    pid = int(done.stdout)
+    until(lambda: _is_gone(pid), "the node ends")
+
+
 def test_started_again_it_is_the_same_cluster(tmp_path: Path) -> None:
     with LocalCluster(brokers=3, data_dir=tmp_path) as cluster:
         create(cluster, "kept")

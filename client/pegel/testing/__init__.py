@@ -1,5 +1,7 @@
-"""For tests: a real cluster of processes whose brokers may be killed, paused and restarted."""
+"""For tests: real clusters of processes, which may be killed, paused, restarted, cut."""
 
 from pegel.testing.cluster import ClusterError, LocalCluster, NodeProcess
+from pegel.testing.network import FaultyNetwork
+from pegel.testing.proxied import ProxiedCluster
 
-__all__ = ["ClusterError", "LocalCluster", "NodeProcess"]
+__all__ = ["ClusterError", "FaultyNetwork", "LocalCluster", "NodeProcess", "ProxiedCluster"]

@@ -79,8 +79,8 @@ class LocalCluster:
         self._own_directory = data_dir is None
         self.data_dir = Path(tempfile.mkdtemp(prefix="pegel-") if data_dir is None else data_dir)
         self._arguments = [
-            "up", "--json", "--brokers", str(brokers), "--data-dir", str(self.data_dir),
-            "--log-level", log_level, "--log-format", log_format,
+            "up", "--json", "--until-eof", "--brokers", str(brokers),
+            "--data-dir", str(self.data_dir), "--log-level", log_level, "--log-format", log_format,
         ]  # fmt: skip
         self._log_format = log_format
         if arbiters:
@@ -123,8 +123,11 @@ class LocalCluster:
                 node["http"], self.data_dir / f"node-{node['id']}",
             )  # fmt: skip
 
-    def stop(self) -> None:
-        """End every process; a temporary data directory is removed. Safe to call twice."""
+    def stop(self, *, keep: bool = False) -> None:
+        """End every process; a temporary data directory is removed, unless it is to be kept.
+
+        Safe to call twice.
+        """
         for node in self.nodes.values():
             if node.paused and node.alive:
                 self.resume(node.node_id)
@@ -139,12 +142,12 @@ class LocalCluster:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-            for stream in (process.stdout, process.stderr):
+            for stream in (process.stdin, process.stdout, process.stderr):
                 if stream is not None:
                     stream.close()
         self._up = None
         self.nodes.clear()
-        if self._own_directory:
+        if self._own_directory and not keep:
             shutil.rmtree(self.data_dir, ignore_errors=True)
 
     # -- single nodes
@@ -169,6 +172,13 @@ class LocalCluster:
         self._signal(node_id, signal.SIGCONT)
         self.nodes[node_id].paused = False
 
+    def is_running(self, node_id: int) -> bool:
+        """Whether its process is there, paused or not; a node may end by itself."""
+        node = self.nodes[node_id]
+        if node.alive and not _is_running(node):
+            node.alive = False
+        return node.alive
+
     def kill_all(self) -> None:
         """SIGKILL to every node at once, as when the host goes down."""
         running = [node for node in self.nodes.values() if node.alive]
@@ -191,12 +201,13 @@ class LocalCluster:
             if node.alive:
                 raise ClusterError(f"node {node.node_id} is alive")
             if node.process is not None:
-                for stream in (node.process.stdout, node.process.stderr):
+                for stream in (node.process.stdin, node.process.stdout, node.process.stderr):
                     if stream is not None:
                         stream.close()
         for node in nodes:
             node.process = _spawn([
-                "server", "--json", "--config", str(node.data_dir / "server.properties"),
+                "server", "--json", "--until-eof",
+                "--config", str(node.data_dir / "server.properties"),
                 "--log-file", str(node.data_dir / "node.log"), "--log-format", self._log_format,
             ])  # fmt: skip
             # From here on there is a process to be stopped, ready or not.
@@ -282,7 +293,7 @@ def _is_running(node: NodeProcess) -> bool:
 def _spawn(arguments: list[str]) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "pegel", *arguments],
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE,  # its end tells a node that this process is gone
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
