@@ -56,10 +56,13 @@ def read_batches(
     *,
     min_one: bool,
     slack: int,
+    end_offset: int,
 ) -> FileRead:
     """Whole batches from the one that holds ``offset`` on, of the bytes before ``end``.
 
     ``position`` is the start of a batch at or before it, with about ``slack`` bytes between.
+    ``end_offset``: no batch of the segment reaches it. A base offset is outside of the checksum;
+    without this bound damage in one would look like a log that never gets there.
 
     Raises:
         MisreadError: the bytes are no batches.
@@ -75,6 +78,8 @@ def read_batches(
         while size - at >= HEADER_SIZE:  # to the batch that holds the offset
             base, next_offset, batch_size = _place(chunk, at, position)
             if next_offset > offset:
+                if next_offset > end_offset:
+                    raise MisreadError(position + at, f"offset {next_offset - 1} of {end_offset}")
                 break
             at += batch_size
         else:

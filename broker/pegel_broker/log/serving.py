@@ -43,7 +43,7 @@ def read_files(
         try:
             found = read_batches(
                 _nowait(segment.reader), position, end, offset, limit_offset, max_bytes,
-                min_one=min_one, slack=slack,
+                min_one=min_one, slack=slack, end_offset=_end_offset(log, number),
             )  # fmt: skip
         except WouldBlockError:
             pass
@@ -53,12 +53,13 @@ def read_files(
             return _remember(log, segment, found)
     disk = log.keeper.directory.disk
     following = log.segments[number + 1 :]
+    ends = [s.base_offset for s in following]
 
     def read() -> tuple[Segment, FileRead, File | None]:
         opened = None
         at, room = position, slack
         current, until = segment, end
-        later = iter(following)
+        later, later_ends = iter(following), iter(ends)
         while True:
             file = current.reader
             opened = None
@@ -67,10 +68,11 @@ def read_files(
             if at == _UNKNOWN:
                 index = IndexFile(disk, current.path(OFFSET_INDEX_SUFFIX))
                 at = index.find_position(offset - current.base_offset)
+            end_offset = next(later_ends, log.log_end_offset)
             try:
                 found = read_batches(
                     file.read, at, until, offset, limit_offset, max_bytes,
-                    min_one=min_one, slack=room,
+                    min_one=min_one, slack=room, end_offset=end_offset,
                 )  # fmt: skip
             except BaseException as error:
                 if opened is not None:
@@ -97,6 +99,12 @@ def read_files(
         return _remember(log, current, found)
 
     return _in_read_queue(log, read, finish)
+
+
+def _end_offset(log: StoredLog, number: int) -> int:
+    """Above every offset of the segment of that number."""
+    following = log.segments[number + 1 : number + 2]
+    return following[0].base_offset if following else log.log_end_offset
 
 
 def _start(log: StoredLog, segment: Segment, offset: int) -> tuple[int, int]:

@@ -230,3 +230,23 @@ def test_damage_found_by_a_read_takes_only_that_log_offline() -> None:
         assert other is not fine
 
     run(main)
+
+
+def test_a_damaged_base_offset_is_damage_and_not_a_log_that_never_gets_there() -> None:
+    async def main() -> None:
+        harness = Harness()
+        manager = await harness.manager(config(segment_bytes=300))
+        log = manager.create("t", 0, TOPIC_ID)
+        for _ in range(8):
+            log.append_as_leader(batch(2), 0, NOW)
+        await manager.close()
+        harness.disk.files[f"{PATH}/t-0/{0:020d}.log"].data[0] ^= 1  # offset 0 is 2**56 now
+        manager = await harness.manager(config(segment_bytes=300))
+        again = manager.get("t", 0)
+        assert again is not None
+        with pytest.raises(LogError, match=r"00000\.log: damaged at byte 0"):
+            await read_all(again)
+        assert again.offline is not None
+        await manager.close()
+
+    run(main)
