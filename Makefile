@@ -41,6 +41,10 @@ simulate-raft: $(STAMP) ## random histories of the Raft core alone (SEEDS=1000)
 model-raft: $(STAMP) ## every state of small worlds of Raft, up to a million each
 	@$(BIN)/python -m tests.simulation.raft.model --large
 
+.PHONY: crash-points
+crash-points: $(STAMP) ## every file of a node, torn and damaged at each byte; a crash at each disk call
+	@$(BIN)/python -m tests.crash_points
+
 sensitivity: $(STAMP) ## take each safeguard away in turn: who notices? (SEEDS=300 at most for each)
 	$(BIN)/python -m tests.simulation.cluster.sensitivity --seeds $(SEEDS)
 
