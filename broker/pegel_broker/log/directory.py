@@ -25,6 +25,8 @@ T = TypeVar("T")
 # Appended but not yet written, over all logs of the directory. Past it appends are refused (a
 # retriable error) until the disk has caught up.
 MAX_UNWRITTEN_BYTES = 64 << 20
+# Past it, connections that write are asked to wait: with acks=0 nothing else slows a client down.
+CROWDED_BYTES = 16 << 20
 # Batches kept in memory after they were written, for followers and consumers at the log end.
 TAIL_CACHE_BYTES = 4 << 20
 # Open handles for reading; the least recently opened is closed first.
@@ -123,9 +125,25 @@ class LogDirectory:
         self._cached: deque[tuple[WritableLog, int, int]] = deque()
         self._cached_bytes = 0
         self._readers: dict[Segment, None] = {}
+        self._awaiting_room: list[Callable[[], None]] = []
         self._loop = asyncio.get_running_loop()
 
     # --- writes ---
+
+    def await_room(self, resume: Callable[[], None]) -> bool:
+        """Whether the disk is so far behind that more should not be read from clients.
+
+        ``resume`` is then called, once, when it has caught up, or the directory has failed.
+        """
+        if self.unwritten_bytes <= CROWDED_BYTES or self.offline is not None:
+            return False
+        self._awaiting_room.append(resume)
+        return True
+
+    def _make_room(self) -> None:
+        waiting, self._awaiting_room = self._awaiting_room, []
+        for resume in waiting:
+            resume()
 
     def check_writable(self, size: int) -> None:
         """Raises LogError: KAFKA_STORAGE_ERROR when offline, REQUEST_TIMED_OUT when the disk is
@@ -183,6 +201,8 @@ class LogDirectory:
             self.unwritten_bytes -= batch.size
             batch.log.on_written(batch)
         self._drop_cached()
+        if self._awaiting_room and self.unwritten_bytes <= CROWDED_BYTES // 2:
+            self._make_room()
         if self._dirty and not self._scheduled:
             self._submit()
 
@@ -238,6 +258,7 @@ class LogDirectory:
             self.offline = reason
             self._dirty.clear()
             self._on_offline(self, reason)
+            self._make_room()
 
     # --- reading handles ---
 

@@ -121,6 +121,10 @@ class LogManager:
         self._logs[key] = log
         keeper.logs[key] = log
 
+    def await_room(self, resume: Callable[[], None]) -> bool:
+        """As ``LogDirectory.await_room``, for the first directory that is behind."""
+        return any(keeper.directory.await_room(resume) for keeper in self._keepers)
+
     @property
     def directories(self) -> list[LogDirectory]:
         """All log directories, offline ones too."""

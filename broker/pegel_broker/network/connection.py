@@ -51,7 +51,8 @@ class ClientConnection(FrameProtocol):
         self._read_at = 0.0  # when the newest bytes came, monotonic seconds
         self._slots: deque[Slot] = deque()
         self._waiting: dict[asyncio.Future[Message], Slot] = {}
-        self._held = False  # reading is paused, because of the client or of the limit
+        self._held = False  # reading is paused, because of the client, a limit or the disk
+        self._crowded = False
 
     @property
     def in_flight(self) -> int:
@@ -123,6 +124,8 @@ class ClientConnection(FrameProtocol):
         slot.patience = patience
         answer = handlers()[header.api_key](request)
         slot.returned = slot.ready = self._now()
+        if header.api_key == ApiKey.PRODUCE:
+            self._await_room()
         if answer is None:
             accounting.finished(slot, slot.ready)
             return  # acks=0: no response
@@ -136,6 +139,16 @@ class ClientConnection(FrameProtocol):
             self._wait(slot, answer)
         if len(self._slots) >= MAX_IN_FLIGHT:
             self._hold()
+
+    def _await_room(self) -> None:
+        """Read no more from a client whose records the disk cannot take as quickly."""
+        if not self._crowded and self._broker.replicas.logs.await_room(self._on_room):
+            self._crowded = True
+            self._hold()
+
+    def _on_room(self) -> None:
+        self._crowded = False
+        self._release()
 
     def _wait(self, slot: Slot, answer: Awaitable[Message]) -> None:
         future = asyncio.ensure_future(answer)
@@ -194,6 +207,6 @@ class ClientConnection(FrameProtocol):
         self.pause_reading()
 
     def _release(self) -> None:
-        if self._held and not self.paused and len(self._slots) <= _RESUME_AT:
+        if self._held and not self.paused and not self._crowded and len(self._slots) <= _RESUME_AT:
             self._held = False
             self.resume_reading()

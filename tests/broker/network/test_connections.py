@@ -14,6 +14,7 @@ from pegel.protocol.messages.api_versions import ApiVersionsRequest, ApiVersions
 from pegel.protocol.messages.fetch import FetchResponse
 from pegel.protocol.messages.metadata import MetadataRequest, MetadataResponse
 from pegel.protocol.messages.produce import ProduceResponse
+from pegel_broker.log import directory
 from pegel_broker.network import connection as connection_module
 from tests.support.node import (
     NodeUnderTest,
@@ -298,3 +299,23 @@ def test_acks_0_has_no_response_and_an_error_closes() -> None:
         assert await client.is_closed()
 
     run(main, auto_create_topics_enable=False)
+
+
+def test_who_writes_without_acknowledgements_waits_for_the_disk(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nothing but the connection itself slows such a client down; none of its records is lost."""
+    monkeypatch.setattr(directory, "MAX_UNWRITTEN_BYTES", 4_000)
+    monkeypatch.setattr(directory, "CROWDED_BYTES", 1_000)
+
+    async def main(node: NodeUnderTest) -> None:
+        await node.create("t")
+        client = await node.connect()
+        for _ in range(500):
+            await client.send(produce_request("t", records(b"x" * 200), acks=0), 9)
+        await client.send(produce_request("t", records(b"the last"), acks=-1), 9)
+        _, produced = await client.receive(ProduceResponse, 9)
+        answer = produced.responses[0].partition_responses[0]
+        assert (answer.error_code, answer.base_offset) == (0, 500)
+
+    run(main)
