@@ -14,6 +14,7 @@ import shutil
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from queue import SimpleQueue
 from typing import Protocol, TypeVar
 
 T = TypeVar("T")
@@ -266,9 +267,9 @@ class ThreadDiskQueue:
 
     def __init__(self, name: str) -> None:
         self._loop = asyncio.get_running_loop()
-        self._jobs: deque[_Job] = deque()
+        # Written in C: a job costs one lock, where a semaphore costs a dozen calls of Python's.
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._done: deque[tuple[asyncio.Future[object], object, BaseException | None]] = deque()
-        self._wake = threading.Semaphore(0)
         self._closed = False
         self._scheduled = False
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
@@ -278,23 +279,17 @@ class ThreadDiskQueue:
         if self._closed:
             raise RuntimeError("this disk queue is closed")
         future: asyncio.Future[T] = self._loop.create_future()
-        self._jobs.append((call, future))  # type: ignore[arg-type]
-        self._wake.release()
+        self._jobs.put((call, future))  # type: ignore[arg-type]
         return future
 
     def close(self) -> None:
         self._closed = True
-        self._wake.release()
+        self._jobs.put(None)
         self._thread.join(timeout=5.0)
 
     def _work(self) -> None:
-        while True:
-            self._wake.acquire()
-            if not self._jobs:
-                if self._closed:
-                    return
-                continue
-            call, future = self._jobs.popleft()
+        while (job := self._jobs.get()) is not None:
+            call, future = job
             result: object = None
             error: BaseException | None = None
             try:
