@@ -25,10 +25,13 @@ def latency(
                 case: dict[str, object] = {"mode": _text(mode, spec), "acks": ack}
                 if len(drivers) > 1:
                     case["client"] = driver
+                # One at a time means one in all: of one partition, so over one connection.
+                partitions = 1 if mode == "one" else spec.partitions
                 for number, target in bench.turns():
-                    with bench.topic(target, spec.partitions) as topic:
+                    with bench.topic(target, partitions) as topic:
                         one = replace(
-                            spec, bootstrap=target.bootstrap, topic=topic, acks=ACKS[ack],
+                            spec, bootstrap=target.bootstrap, topic=topic, partitions=partitions,
+                            acks=ACKS[ack],
                             driver=driver, rate=spec.rate if mode == "open" else 0.0,
                             in_flight=spec.in_flight if mode == "pipelined" else 1,
                         )  # fmt: skip
