@@ -57,6 +57,11 @@ def _list_settings(context: click.Context, _option: click.Parameter, wanted: boo
     help="All controllers: 1@host:port,2@host:port,… The entry of this "
     "node is where its own controller listens.",
 )
+@click.option(
+    "--controller-listen",
+    help="Where this node's controller listens if it joins a running cluster: it votes after "
+    "`pegel cluster quorum add`.",
+)
 @click.option("--http", help="Address for /metrics, /healthz, /readyz (default: none).")
 @click.option("--rack", help="Replicas are placed in different racks.")
 @click.option("--cluster-id", help="Refuse any other cluster; used to form a new one.")
@@ -135,7 +140,7 @@ def server(
             "node_id": "node.id", "roles": "process.roles", "data_dir": "data.dir",
             "listen": "listeners", "advertise": "advertised.listeners",
             "controllers": "controllers", "http": "http.listener", "rack": "broker.rack",
-            "cluster_id": "cluster.id",
+            "cluster_id": "cluster.id", "controller_listen": "controller.listener",
         }  # fmt: skip
         values |= {names[k]: str(v) for k, v in options.items() if v is not None}
         config = node_config(values)
@@ -168,6 +173,7 @@ def node_config(values: dict[str, str]):  # type: ignore[no-untyped-def]
     if not node_id.isdigit():
         raise NodeConfigError(f"the node id is a number, not {node_id!r}")
     advertise, http = values.get("advertised.listeners"), values.get("http.listener")
+    joins = values.get("controller.listener")
     roles = values.get("process.roles", "broker,controller")
     return NodeConfig(
         node_id=int(node_id),
@@ -179,6 +185,7 @@ def node_config(values: dict[str, str]):  # type: ignore[no-untyped-def]
         http=parse_address(http, 9644) if http else None,
         rack=values.get("broker.rack") or None,
         cluster_id=values.get("cluster.id", ""),
+        controller_listen=parse_address(joins, 9093) if joins else None,
         settings={k: v for k, v in values.items() if k not in _OPTION_KEYS},
     )
 

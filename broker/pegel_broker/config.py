@@ -29,6 +29,8 @@ class NodeConfig:
     http: tuple[str, int] | None = None
     rack: str | None = None
     cluster_id: str = ""
+    # Where the controller of this node listens that joins a running cluster.
+    controller_listen: tuple[str, int] | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -38,10 +40,15 @@ class NodeConfig:
         unknown = self.roles - {ROLE_BROKER, ROLE_CONTROLLER}
         if unknown or not self.roles:
             raise NodeConfigError("roles are broker, controller, or both")
-        if ROLE_CONTROLLER in self.roles and self.node_id not in self.controllers:
+        if (
+            ROLE_CONTROLLER in self.roles
+            and self.node_id not in self.controllers
+            and self.controller_listen is None
+        ):
             raise NodeConfigError(
                 f"node {self.node_id} is a controller, but --controllers names only "
-                f"{sorted(self.controllers)}"
+                f"{sorted(self.controllers)}: name it as well or, if it joins a running cluster, "
+                "give its address as --controller-listen"
             )
         if not self.controllers:
             raise NodeConfigError("--controllers names nobody: a broker needs a controller")

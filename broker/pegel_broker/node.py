@@ -20,6 +20,7 @@ from pegel_broker.group.options import GroupOptions
 from pegel_broker.handlers.context import Broker
 from pegel_broker.heartbeat import BrokerSession
 from pegel_broker.http.server import new_server
+from pegel_broker.known_controllers import read_controllers, write_controllers
 from pegel_broker.log.checkpoints import META_PROPERTIES_FILE, CheckpointError, decode_properties
 from pegel_broker.log.errors import LogDirectoryError
 from pegel_broker.log.manager import LogManager
@@ -31,7 +32,7 @@ from pegel_broker.replication.fetch_session import FetchSessionCache
 from pegel_broker.replication.manager import ReplicaManager, ReplicationOptions
 from pegel_controller.control.options import ControllerOptions
 from pegel_controller.metadata import MetadataDelta, MetadataImage
-from pegel_controller.node import ControllerNode
+from pegel_controller.node import ControllerNode, Controllers, merge_controllers
 from pegel_controller.raft.errors import RaftError
 from pegel_controller.rpc import messages as m
 from pegel_controller.rpc.channel import ControllerChannel
@@ -86,6 +87,8 @@ class Node:
         self._lock: Lock | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self.stopping = False
+        # Controllers that joined or left while the cluster ran, as the metadata log told.
+        self._known: Controllers = {}
 
     # -- start
 
@@ -113,6 +116,7 @@ class Node:
         except BlockingIOError:
             raise NodeError(f"another process uses the data directory {config.data_dir}") from None
         cluster_id = self._known_cluster_id()
+        self._known = read_controllers(disk, config.data_dir)
         if config.http is not None:
             self.vitals.start()  # nobody would read them without this listener
             self._http = new_server(self)
@@ -178,9 +182,12 @@ class Node:
             config.controllers,
             cluster_id=cluster_id,
             options=options,
+            address=config.controller_listen,
+            known=self._known,
+            on_controllers=self._on_controllers,
             on_fatal=lambda error: self._fail(f"the metadata log failed: {error}"),
         )
-        address = config.controllers[config.node_id]
+        address = self.controller.controllers[config.node_id]
         try:
             await self.controller.start()
         except OSError as error:
@@ -193,7 +200,8 @@ class Node:
     async def _start_broker(self, cluster_id: str) -> None:
         config, world = self.config, self.world
         self.channel = ControllerChannel(
-            world, config.node_id, config.controllers, lambda: cluster_id,
+            world, config.node_id, merge_controllers(config.controllers, self._known),
+            lambda: cluster_id,
             on_connected=self._on_controller, on_refused_hello=self._on_refused,
         )  # fmt: skip
         self.channel.start()
@@ -335,11 +343,21 @@ class Node:
         else:
             _log.warning("a controller refuses this node: %s", error.message)
 
+    def _on_controllers(self, joined: Controllers) -> None:
+        """Remember who joined and who left: configuration files need not be right for ever."""
+        if joined == self._known:
+            return
+        self._known = joined
+        write_controllers(self.world.disk, self.config.data_dir, joined)
+        if self.channel is not None:
+            self.channel.set_controllers(merge_controllers(self.config.controllers, joined))
+
     def _on_metadata(self, delta: MetadataDelta, image: MetadataImage) -> None:
         assert self.broker is not None
         assert self.replicas is not None
         assert self.coordinators is not None
         self.broker.image = image
+        self._on_controllers(image.controllers)
         self.replicas.apply(delta, image)
         self.coordinators.apply(delta, image)
 

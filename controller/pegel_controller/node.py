@@ -19,6 +19,7 @@ from pegel.seams import World
 from pegel_controller.control.controller import Controller, NotActiveError
 from pegel_controller.control.options import ControllerOptions, ControllerResult
 from pegel_controller.events import log_events
+from pegel_controller.membership import refused_if_unknown
 from pegel_controller.metadata import (
     MetadataImage,
     decode_records,
@@ -26,7 +27,7 @@ from pegel_controller.metadata import (
     encode_records,
     encode_snapshot,
 )
-from pegel_controller.metadata.records import EntryTimeRecord
+from pegel_controller.metadata.records import EntryTimeRecord, Record
 from pegel_controller.metadata.wire import Wire
 from pegel_controller.metadata_feed import MetadataFeed
 from pegel_controller.probe import process_is_gone
@@ -49,11 +50,26 @@ HAND_OVER_TIMEOUT = 0.300
 TAKEOVER_PROBE_DELAY = 0.030
 
 
+# Addresses by node id; None: it has left.
+Controllers = Mapping[int, tuple[str, int] | None]
+
+
+def merge_controllers(
+    first: Mapping[int, tuple[str, int]], joined: Controllers
+) -> dict[int, tuple[str, int]]:
+    """Where controllers listen: as configured, but for those that joined or left since."""
+    merged: dict[int, tuple[str, int] | None] = {**first, **joined}
+    return {node_id: at for node_id, at in sorted(merged.items()) if at is not None}
+
+
 class ControllerNode:
     """One controller.
 
-    ``voters`` are the controllers' addresses by node id, this one's included. ``cluster_id`` is
-    what the data directory says; empty on the very first start, when the first leader makes one.
+    ``voters`` are the addresses by node id of the controllers that a new cluster begins with.
+    One that is none of them joins a running cluster: it needs an ``address`` of its own, and votes
+    once it was added. ``known`` is what ``on_controllers`` told in an earlier life: controllers
+    that joined, and (None) those that left. ``cluster_id`` is what the data directory says; empty
+    on the very first start, when the first leader makes one.
     """
 
     def __init__(
@@ -66,23 +82,31 @@ class ControllerNode:
         cluster_id: str = "",
         raft_options: RaftOptions | None = None,
         options: ControllerOptions | None = None,
+        address: tuple[str, int] | None = None,
+        known: Controllers | None = None,
+        on_controllers: Callable[[Controllers], None] | None = None,
         on_fatal: Callable[[Exception], None] | None = None,
     ) -> None:
-        if node_id not in voters:
+        own = address or voters.get(node_id) or (known or {}).get(node_id)
+        if own is None:
             raise ValueError(f"controller {node_id} is not among the controllers {sorted(voters)}")
         self.node_id = node_id
         self.controller = Controller(Random(world.random.getrandbits(64)), options)
         self.stats = ControllerStats(node_id)
         self.feed = MetadataFeed()
         self.world = world
-        self.voters = dict(voters)
+        # Where every controller listens, as far as this one knows.
+        self.controllers = merge_controllers(voters, known or {}) | {node_id: own}
+        self._first = dict(voters)
+        self._own = own
+        self._on_controllers = on_controllers
         self._wanted_cluster_id = cluster_id
         self._server = RpcServer(world, self)
-        self._links = RaftLinks(
-            world, node_id, voters, self._cluster_id, self._on_link, self._on_peer_refused
+        self.links = RaftLinks(
+            world, node_id, self.controllers, self._cluster_id, self._on_link, self._on_peer_refused
         )
         self.raft = RaftRunner(
-            world, node_id, directory, voters, self._links, raft_options or RaftOptions(), self,
+            world, node_id, directory, voters, self.links, raft_options or RaftOptions(), self,
             on_fatal,
         )  # fmt: skip
         # Requests whose entry is proposed, by its index: what to answer once it is applied.
@@ -104,15 +128,15 @@ class ControllerNode:
             OSError: the listener's address is in use.
             RaftError: the metadata log is damaged.
         """
-        await self._server.start(*self.voters[self.node_id])
+        await self._server.start(*self._own)
         await self.raft.start()
-        self._links.start()
+        self.links.start()
 
     async def close(self) -> None:
         """Hand leadership over if there is somebody, then stop; safe to call twice."""
         if self._closed:
             return
-        if self.raft.is_leader and len(self.voters) > 1:
+        if self.raft.is_leader and len(self.status().voters) > 1:
             try:
                 async with asyncio.timeout(HAND_OVER_TIMEOUT):
                     await self.raft.transfer_leadership()
@@ -124,9 +148,10 @@ class ControllerNode:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.requests.membership.close()
         # Raft first: a refused connection tells the others that this leader is gone for good.
         await self.raft.close()
-        await self._links.close()
+        await self.links.close()
         await self._server.close()
 
     @property
@@ -156,6 +181,8 @@ class ControllerNode:
         records = decode_records(data)
         before = self.image
         self.controller.replay(records, index)
+        if self.image.controllers is not before.controllers:
+            self._take_controllers()
         self.feed.append(m.MetadataEntry(index, term, data))
         for waiter in self._waiting.pop(index, ()):
             if not waiter.done():
@@ -172,7 +199,17 @@ class ControllerNode:
         if self.controller.active:
             self._lose_leadership()
         self.controller.restore(*decode_snapshot_and_history(data))
+        if self.image.controllers:
+            self._take_controllers()
         self.feed.restart(index)
+
+    def _take_controllers(self) -> None:
+        """Controllers have joined or left."""
+        joined = self.image.controllers
+        self.controllers = merge_controllers(self._first, joined) | {self.node_id: self._own}
+        self.links.set_peers(self.controllers)
+        if self._on_controllers is not None:
+            self._on_controllers(joined)
 
     def on_leader_change(self, leader_id: int | None, term: int, is_leader: bool) -> None:
         if self._closed:
@@ -248,6 +285,10 @@ class ControllerNode:
             self._waiting.setdefault(index, []).append(waiter)
             await waiter
 
+    async def record(self, record: Record) -> None:
+        """Commit one record of this node's own. Raises RpcRefusedError where it does not lead."""
+        await self._committed(self._propose(self.controller.note(record)))
+
     async def respond(self, result: ControllerResult) -> Wire:
         await self._committed(self._propose(result))
         assert result.response is not None
@@ -263,10 +304,8 @@ class ControllerNode:
                 ErrorCode.INCONSISTENT_CLUSTER_ID,
                 f"node {hello.node_id} belongs to cluster {hello.cluster_id}, this is {ours}",
             )
-        if hello.role == ROLE_CONTROLLER and hello.node_id not in self.voters:
-            raise RpcRefusedError(
-                ErrorCode.INVALID_REQUEST, f"node {hello.node_id} is none of the controllers"
-            )
+        if hello.role == ROLE_CONTROLLER:
+            refused_if_unknown(self, hello.node_id)
         leader = self.raft.leader_id
         active = self.active and bool(self.image.cluster_id)
         return HelloResponse(self.node_id, ours, -1 if leader is None else leader, active)
@@ -284,7 +323,7 @@ class ControllerNode:
 
     def on_peer_closed(self, connection: RpcConnection, reason: str) -> None:
         if connection.peer_role == ROLE_CONTROLLER:
-            self._links.check(connection.peer_id)
+            self.links.check(connection.peer_id)
             return
         broker_id = connection.peer_id
         if self._closed or not self.active or broker_id in self._server.connected_brokers():

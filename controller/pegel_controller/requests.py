@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 from pegel.protocol.errors import ErrorCode
 from pegel_controller.control.options import ControllerResult
+from pegel_controller.membership import Membership
 from pegel_controller.metadata import encode_snapshot
 from pegel_controller.metadata.wire import Wire
 from pegel_controller.rpc import messages as m
 from pegel_controller.rpc.framing import RpcRefusedError
+from pegel_controller.rpc.quorum_messages import AddVoterRequest, RemoveVoterRequest
 from pegel_controller.rpc.reassignment_messages import AlterReassignmentsRequest
 from pegel_controller.spreading import Spreading
 
@@ -28,6 +30,7 @@ class ControllerRequests:
 
     def __init__(self, node: ControllerNode) -> None:
         self._node = node
+        self.membership = Membership(node)
         self._spreading = Spreading()
 
     def fail(self, error: Exception) -> None:
@@ -71,8 +74,10 @@ class ControllerRequests:
                 return await self._node.respond(controller.unregister_broker(now, request))
             case m.UpdateOfflineReplicasRequest():
                 return await self._node.respond(controller.update_offline_replicas(now, request))
+            case AddVoterRequest() | RemoveVoterRequest():
+                return await self.membership.change(request)
             case m.StatusRequest():
-                return self._status_response()
+                return self.membership.describe()
             case m.EventsRequest():
                 return await self._events(request)
         raise RpcRefusedError(ErrorCode.UNSUPPORTED_VERSION, f"no rule for {type(request)}")
@@ -167,14 +172,3 @@ class ControllerRequests:
 
     def check_spread(self) -> None:
         self._spreading.check(self._node.controller.brokers_behind)
-
-    def _status_response(self) -> m.StatusResponse:
-        status = self._node.raft.status()
-        voters = tuple(
-            m.VoterStatus(node_id, *self._node.voters.get(node_id, ("", -1)))
-            for node_id in status.voters
-        )
-        return m.StatusResponse(
-            leader_id=-1 if status.leader_id is None else status.leader_id, term=status.term,
-            commit_index=status.commit_index, voters=voters, cluster_id=self._node.image.cluster_id,
-        )  # fmt: skip

@@ -54,6 +54,7 @@ CORES = [
     "controller/pegel_controller/metadata",
     "controller/pegel_controller/control",
     "controller/pegel_controller/rpc/messages.py",
+    "controller/pegel_controller/rpc/quorum_messages.py",
     "controller/pegel_controller/rpc/reassignment_messages.py",
     "broker/pegel_broker/replication/partition.py",
     "broker/pegel_broker/replication/isr.py",
@@ -104,6 +105,7 @@ SEAM_FILES = {
 }
 OUTERMOST = ("client/pegel/cli/", "client/pegel/testing/", "bench/", "broker/pegel_broker/up.py",
              "broker/pegel_broker/cli.py", "broker/pegel_broker/layout.py",
+             "broker/pegel_broker/grow.py",
              "broker/pegel_broker/__main__.py")  # fmt: skip
 WORLD_MODULES = {"socket", "subprocess", "select", "selectors", "fcntl", "shutil", "tempfile"}
 

@@ -15,6 +15,7 @@ from pegel_broker.handlers import (
     offsets,
     produce,
     producer_ids,
+    quorum,
     reassignments,
     topics,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "offsets",
     "produce",
     "producer_ids",
+    "quorum",
     "reassignments",
     "topics",
 ]

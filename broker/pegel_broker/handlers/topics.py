@@ -45,12 +45,21 @@ MAX_WAIT = 60.0
 
 
 async def ask(
-    broker: Broker, method: str, request: Wire, timeout_ms: int, expected: type[W]
+    broker: Broker,
+    method: str,
+    request: Wire,
+    timeout_ms: int,
+    expected: type[W],
+    *,
+    retry_sent: bool = False,
 ) -> W | ErrorCode:
-    """The active controller's answer, or the error that every item gets without one."""
+    """The active controller's answer, or the error that every item gets without one.
+
+    ``retry_sent``: to ask twice does no harm.
+    """
     timeout = min(max(timeout_ms, 0) / 1000, MAX_WAIT) + _MARGIN
     try:
-        response = await broker.controllers.call(method, request, timeout, retry_sent=False)
+        response = await broker.controllers.call(method, request, timeout, retry_sent=retry_sent)
     except RpcRefusedError as error:
         return ErrorCode(error.code)
     except RpcError:

@@ -14,6 +14,7 @@ from pegel.admin import events
 from pegel.admin.base import soon_known
 from pegel.admin.events import EventPage
 from pegel.admin.groups import GroupAdmin
+from pegel.admin.quorum import QuorumAdmin
 from pegel.admin.reassignments import ReassignmentAdmin
 from pegel.admin.records import RecordAdmin
 from pegel.admin.types import (
@@ -78,7 +79,7 @@ from pegel.types import TopicPartition
 _SET, _DELETE = 0, 1
 
 
-class Admin(GroupAdmin, ReassignmentAdmin, RecordAdmin):
+class Admin(GroupAdmin, QuorumAdmin, ReassignmentAdmin, RecordAdmin):
     """Admin calls of one client; every one takes a ``timeout`` in seconds."""
 
     async def create_topic(

@@ -190,3 +190,29 @@ class ReassignmentResult:
 
     partition: TopicPartition
     error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class QuorumReplica:
+    """One controller, or one that only follows the metadata log.
+
+    ``address`` is host:port where it is known. Times are milliseconds of the wall clock; -1:
+    never, or not known (the leader fetches from nobody).
+    """
+
+    node_id: int
+    address: str | None
+    log_end_offset: int
+    last_fetch_ms: int
+    last_caught_up_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class QuorumDescription:
+    """Who decides on the metadata. ``leader_id`` is -1 while nobody leads."""
+
+    leader_id: int
+    leader_epoch: int
+    high_watermark: int
+    voters: tuple[QuorumReplica, ...]
+    observers: tuple[QuorumReplica, ...]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING
 
 import click
@@ -11,12 +12,34 @@ from pegel.cli.balance import balance, drain, elect, moves, remove
 from pegel.cli.events import events, health
 from pegel.cli.options import cluster_options, connect, json_option, run
 from pegel.cli.output import highlight, print_json, print_table
+from pegel.cli.quorum import quorum
 
 if TYPE_CHECKING:
     from pegel.admin.types import ClusterDescription, TopicDescription
 
 
-@click.group()
+# Commands that only an installation with brokers has.
+MORE_COMMANDS = "pegel.commands.cluster"
+
+
+class _WithMore(click.Group):
+    """Finds further sub-commands through entry points, so that none of them is imported here."""
+
+    def _found(self) -> dict[str, EntryPoint]:
+        return {point.name: point for point in entry_points(group=MORE_COMMANDS)}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*super().list_commands(ctx), *self._found()})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        command = super().get_command(ctx, cmd_name)
+        if command is None and cmd_name in self._found():
+            command = self._found()[cmd_name].load()
+            assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(cls=_WithMore)
 def cluster() -> None:
     """Look at the cluster, share its load, empty and remove brokers.
 
@@ -29,7 +52,7 @@ def cluster() -> None:
     """
 
 
-for command in (events, health, balance, drain, moves, elect, remove):
+for command in (events, health, balance, drain, moves, elect, quorum, remove):
     cluster.add_command(command)
 
 

@@ -16,6 +16,7 @@ from pegel.admin.types import (
     GroupListing,
     LogDir,
     PartitionLag,
+    QuorumDescription,
     Reassignment,
     ReassignmentResult,
     TopicDescription,
@@ -289,6 +290,34 @@ class Admin:
             PegelError: the offsets cannot be read.
         """
         return self._portal.call(self._inner.group_lag(group, seconds=seconds, timeout=timeout))
+
+    def describe_quorum(self, *, timeout: float | None = None) -> QuorumDescription:
+        """The controllers, how far each has followed, and who leads them.
+
+        Raises:
+            BrokerError: no controller leads, for example.
+        """
+        return self._portal.call(self._inner.describe_quorum(timeout=timeout))
+
+    def add_controller(
+        self, node_id: int, host: str, port: int, *, timeout: float | None = None
+    ) -> None:
+        """Have a controller vote that runs already, and listens for others at ``host:port``.
+
+        Returns once the change is committed.
+
+        Raises:
+            BrokerError: it votes already, or did not catch up with the others in time.
+        """
+        return self._portal.call(self._inner.add_controller(node_id, host, port, timeout=timeout))
+
+    def remove_controller(self, node_id: int, *, timeout: float | None = None) -> None:
+        """Have a controller vote no more. The last one, or one too many, is refused.
+
+        Raises:
+            BrokerError: with what would be possible.
+        """
+        return self._portal.call(self._inner.remove_controller(node_id, timeout=timeout))
 
     def alter_reassignments(
         self,

@@ -198,6 +198,10 @@ class BrokerControl:
         elif isinstance(record, BrokerShutdownRequestedRecord) and record.node_id in self.sessions:
             self.sessions[record.node_id].shutdown_index = index
 
+    def applied_indexes(self) -> dict[int, int]:
+        """The metadata index that each broker with a session has applied."""
+        return {i: s.applied_index for i, s in sorted(self.sessions.items())}
+
     def next_deadline(self) -> float | None:
         return min((s.deadline for s in self.sessions.values()), default=None)
 

@@ -96,6 +96,10 @@ class Controller:
         self.tip.apply(records)
         return ControllerResult(tuple(records), response)
 
+    def note(self, record: r.Record) -> ControllerResult:
+        """A record that this node's own shell wants committed."""
+        return self._done([record], None)
+
     # -- brokers
 
     def register_broker(self, now: float, request: m.RegisterBrokerRequest) -> ControllerResult:

@@ -13,6 +13,8 @@ from pegel_controller.metadata.records import (
     BrokerUnregisteredRecord,
     ClusterIdRecord,
     ConfigRecord,
+    ControllerRegisteredRecord,
+    ControllerUnregisteredRecord,
     EntryTimeRecord,
     FeatureRecord,
     PartitionChangeRecord,
@@ -116,6 +118,9 @@ class MetadataImage:
     features: Mapping[str, int] = field(default_factory=dict)
     next_producer_id: int = 0
     last_broker_epoch: int = 0
+    # Controllers that joined or left the running cluster; None: left. The first ones are known
+    # from the nodes' configuration.
+    controllers: Mapping[int, tuple[str, int] | None] = field(default_factory=dict)
 
     def apply(self, records: Iterable[Record], index: int) -> "MetadataImage":
         """The image after `records`, atomically. Raises `ValueError` if one does not fit."""
@@ -136,6 +141,7 @@ class _Builder:
         "_brokers",
         "_cluster_id",
         "_configs",
+        "_controllers",
         "_features",
         "_last_broker_epoch",
         "_next_producer_id",
@@ -148,6 +154,7 @@ class _Builder:
         self._brokers: dict[int, BrokerState] | None = None
         self._configs: dict[ConfigKeyPair, Mapping[str, str]] | None = None
         self._features: dict[str, int] | None = None
+        self._controllers = base.controllers
         self._open: dict[UUID, tuple[str, list[PartitionState]]] = {}
         self._removed: set[UUID] = set()
         self._cluster_id = base.cluster_id
@@ -187,6 +194,10 @@ class _Builder:
                 if self._features is None:
                     self._features = dict(self._base.features)
                 self._features[name] = level
+            case ControllerRegisteredRecord(node_id, host, port):
+                self._controllers = {**self._controllers, node_id: (host, port)}
+            case ControllerUnregisteredRecord(node_id):
+                self._controllers = {**self._controllers, node_id: None}
             case _:
                 self._change_broker(record)
 
@@ -304,4 +315,5 @@ class _Builder:
             base.features if self._features is None else self._features,
             self._next_producer_id,
             self._last_broker_epoch,
+            self._controllers,
         )

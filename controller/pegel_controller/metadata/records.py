@@ -116,6 +116,24 @@ class BrokerOfflineDirsRecord(Record):
     offline_log_dirs: tuple[UUID, ...]
 
 
+@_declare(16)
+@dataclass(frozen=True, slots=True)
+class ControllerRegisteredRecord(Record):
+    """Where a controller listens that joined the running cluster (KIP-853)."""
+
+    node_id: int
+    host: str
+    port: int
+
+
+@_declare(17)
+@dataclass(frozen=True, slots=True)
+class ControllerUnregisteredRecord(Record):
+    """A controller that votes no more, whatever configuration files still say."""
+
+    node_id: int
+
+
 @_declare(20)
 @dataclass(frozen=True, slots=True)
 class TopicRecord(Record):

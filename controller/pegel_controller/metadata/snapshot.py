@@ -24,6 +24,7 @@ class _Snapshot(Wire):
     last_broker_epoch: int
     events: tuple[Event, ...] = ()
     next_event: int = 1
+    controllers: tuple[tuple[int, str, int], ...] = ()
 
 
 def encode_snapshot(image: MetadataImage, history: History | None = None) -> bytes:
@@ -40,6 +41,7 @@ def encode_snapshot(image: MetadataImage, history: History | None = None) -> byt
         image.last_broker_epoch,
         () if history is None else history.events,
         1 if history is None else history.next_sequence,
+        tuple((i, *(at or ("", -1))) for i, at in sorted(image.controllers.items())),
     )
     packed = msgpack.packb(snapshot.to_wire())
     assert isinstance(packed, bytes)
@@ -70,5 +72,6 @@ def decode_snapshot_and_history(data: bytes) -> tuple[MetadataImage, History]:
         dict(s.features),
         s.next_producer_id,
         s.last_broker_epoch,
+        {i: (host, port) if port >= 0 else None for i, host, port in s.controllers},
     )
     return image, History(s.events, s.next_event)

@@ -22,6 +22,7 @@ class Progress:
     state: ProgressState = ProgressState.PROBE
     waiting: bool = False  # a probe or a chunk is out; heartbeats retry it
     heard_at: float = float("-inf")  # when its last message arrived
+    caught_up_at: float = float("-inf")  # when it last was known to have all that its leader has
     acknowledged_sequence: int = 0  # newest round (read_sequence) it has answered
     commit_sent: int = 0
     snapshot_index: int = 0

@@ -155,6 +155,8 @@ def on_append_response(node: RaftNode, sender: int, response: AppendResponse, no
         if response.index > log.last_index:
             raise RaftError(f"node {sender} acknowledges entry {response.index} of no one")
         grew = progress.matched(response.index)
+        if progress.match_index == log.last_index:
+            progress.caught_up_at = now
         if progress.state is ProgressState.PROBE and response.index >= progress.next_index - 1:
             progress.state, progress.waiting = ProgressState.REPLICATE, False
         if grew:

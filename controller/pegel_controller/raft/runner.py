@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from random import Random
 
 from pegel.seams import World
+from pegel_controller.raft import views
 from pegel_controller.raft.errors import NotLeaderError, RaftClosedError, RaftError
 from pegel_controller.raft.interfaces import RaftStateMachine, RaftStatus, RaftTransport
 from pegel_controller.raft.log_view import EntryKind
@@ -15,8 +16,8 @@ from pegel_controller.raft.messages import decode, encode
 from pegel_controller.raft.node import RaftNode
 from pegel_controller.raft.options import RaftOptions
 from pegel_controller.raft.ready import HardState, Ready, Snapshot
-from pegel_controller.raft.states import Leader
 from pegel_controller.raft.stats import RaftStats
+from pegel_controller.raft.views import FollowerView
 from pegel_controller.raft.wal import WriteAheadLog
 
 
@@ -90,13 +91,11 @@ class RaftRunner:
         return bool(self._node and not self._closed and self._node.lease_valid(now))
 
     def status(self) -> RaftStatus:
-        node = self._require()
-        log, members = node.log, node.membership
-        return RaftStatus(
-            self.node_id, node.role, node.term, node.leader_id, log.commit_index,
-            node.applied_index, log.last_index, log.snapshot_index, members.voters,
-            members.learners,
-        )  # fmt: skip
+        return views.status(self._require())
+
+    def followers(self) -> dict[int, FollowerView]:
+        """The other servers as this one knows them; empty unless it leads."""
+        return views.followers(self._node)
 
     @property
     def running(self) -> bool:
@@ -106,10 +105,8 @@ class RaftRunner:
     def follower_lag(self) -> dict[int, int]:
         """Entries that each other server is not known to have; empty unless this one leads."""
         node = self._node
-        if node is None or not isinstance(node.state, Leader):
-            return {}
-        last = node.log.last_index
-        return {peer: last - p.match_index for peer, p in list(node.state.progress.items())}
+        last = node.log.last_index if node else 0
+        return {peer: last - f.match_index for peer, f in self.followers().items()}
 
     def snapshot_bytes(self) -> int:
         """Size of the newest snapshot; 0 where there is none."""
@@ -213,7 +210,21 @@ class RaftRunner:
             NotLeaderError: not, or no longer, the leader (the entry may still be committed).
             RaftClosedError: closed meanwhile.
         """
-        index = self.propose_nowait(data)
+        return await self._appended(self.propose_nowait(data))
+
+    async def change_membership(self, voters: Sequence[int], learners: Sequence[int]) -> int:
+        """Add or remove one voter, or change the learners; the entry's index once committed.
+
+        Raises:
+            NotLeaderError, RaftClosedError: as ``propose``.
+            RaftError: the change is not allowed, or another one is still in progress.
+        """
+        node = self._require()
+        index = node.propose_membership(voters, learners, self._world.clock.monotonic())
+        self._schedule_pump()
+        return await self._appended(index)
+
+    async def _appended(self, index: int) -> int:
         future: asyncio.Future[int] = self._loop.create_future()
         self._proposals[index] = (self.term, future)
         return await future

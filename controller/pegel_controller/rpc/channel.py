@@ -78,6 +78,11 @@ class ControllerChannel:
             self._connection.drop("closing")
             self._connection = None
 
+    def set_controllers(self, controllers: Mapping[int, tuple[str, int]]) -> None:
+        """Controllers have joined or left; the connection that there is stays."""
+        if controllers:
+            self._controllers = dict(sorted(controllers.items()))
+
     async def wait_connected(self) -> None:
         """Return once there is a connection to an active controller."""
         await self._connected.wait()
@@ -135,8 +140,8 @@ class ControllerChannel:
     async def _keep(self) -> None:
         """Find the active controller again and again."""
         back_off, tried, position = BACK_OFF_MIN, 0, self._node_id
-        order = list(self._controllers)
         while True:
+            order = list(self._controllers)
             hint, self._hint = self._hint, -1
             if hint in self._controllers:
                 target = hint

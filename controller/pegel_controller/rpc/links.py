@@ -43,11 +43,34 @@ class RaftLinks:
         self._connections: dict[int, RpcConnection] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._lost: dict[int, asyncio.Event] = {}
+        self._started = False
 
     def start(self) -> None:
+        self._started = True
         for peer in sorted(self._peers):
-            self._lost[peer] = asyncio.Event()
-            self._tasks[peer] = asyncio.create_task(self._keep(peer), name=f"raft-link-{peer}")
+            self._open(peer)
+
+    def _open(self, peer: int) -> None:
+        self._lost[peer] = asyncio.Event()
+        self._tasks[peer] = asyncio.create_task(self._keep(peer), name=f"raft-link-{peer}")
+
+    def set_peers(self, peers: Mapping[int, tuple[str, int]]) -> None:
+        """Controllers have joined, left, or moved to another address."""
+        before = self._peers
+        self._peers = {peer: address for peer, address in peers.items() if peer != self._node_id}
+        if not self._started:
+            return
+        for peer in sorted(set(before) | set(self._peers)):
+            if before.get(peer) == self._peers.get(peer):
+                continue
+            if peer in self._tasks:
+                self._tasks.pop(peer).cancel()
+                del self._lost[peer]
+                connection = self._connections.pop(peer, None)
+                if connection is not None:
+                    connection.drop("this controller has left or moved")
+            if peer in self._peers:
+                self._open(peer)
 
     async def close(self) -> None:
         for task in self._tasks.values():
@@ -62,6 +85,10 @@ class RaftLinks:
         connection = self._connections.get(peer_id)
         if connection is not None:
             connection.push(RAFT, [payload])
+
+    def connected(self, peer_id: int) -> bool:
+        """Whether a message to it would leave now."""
+        return peer_id in self._connections
 
     def check(self, peer_id: int) -> None:
         """Something suggests that ``peer_id`` died: look at once instead of after the back-off."""

@@ -10,6 +10,11 @@ from uuid import UUID
 
 from pegel_controller.metadata.history import Event
 from pegel_controller.metadata.wire import Wire
+from pegel_controller.rpc.quorum_messages import (
+    AddVoterRequest,
+    ChangeVoterResponse,
+    RemoveVoterRequest,
+)
 from pegel_controller.rpc.reassignment_messages import (
     AlterReassignmentsRequest,
     AlterReassignmentsResponse,
@@ -400,12 +405,15 @@ class StatusRequest(Wire):
 
 @dataclass(frozen=True, slots=True)
 class VoterStatus(Wire):
+    """Times are milliseconds before the answer; -1: never, or not known."""
+
     node_id: int
     host: str = ""
     port: int = -1
     log_end_index: int = -1
     last_heard_ms: int = -1
     is_voter: bool = True
+    last_caught_up_ms: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -439,5 +447,7 @@ METHODS: dict[str, tuple[type[Wire], type[Wire]]] = {
     "metadata_fetch": (MetadataFetchRequest, MetadataFetchResponse),
     "events": (EventsRequest, EventsResponse),
     "status": (StatusRequest, StatusResponse),
+    "add_voter": (AddVoterRequest, ChangeVoterResponse),
+    "remove_voter": (RemoveVoterRequest, ChangeVoterResponse),
 }
 """Method name → (request, response): the one table server and channel derive from."""

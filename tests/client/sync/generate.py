@@ -32,7 +32,8 @@ class Facade:
 FACADES = (
     Facade(
         "admin.py", "Admin", "admin.admin.Admin",
-        ("admin/admin.py", "admin/groups.py", "admin/reassignments.py", "admin/records.py"),
+        ("admin/admin.py", "admin/groups.py", "admin/quorum.py", "admin/reassignments.py",
+         "admin/records.py"),
         "Admin calls of one client",
     ),
     Facade(
@@ -131,8 +132,17 @@ LEFT_OUT = {"next_of_batch", "__repr__"}
 DUNDERS = {"__aenter__", "__aexit__", "__aiter__", "__anext__"}
 
 
+MIXINS = ("GroupAdmin", "QuorumAdmin", "ReassignmentAdmin", "RecordAdmin")
+
+
 def _classes(facade: Facade) -> list[ast.ClassDef]:
-    wanted = {facade.inner.rsplit(".", 1)[1], "GroupAdmin", "ReassignmentAdmin", "RecordAdmin"}
+    wanted = {
+        facade.inner.rsplit(".", 1)[1],
+        "GroupAdmin",
+        "QuorumAdmin",
+        "ReassignmentAdmin",
+        "RecordAdmin",
+    }
     found: list[ast.ClassDef] = []
     for source in facade.sources:
         tree = ast.parse((CLIENT / source).read_text())

@@ -113,14 +113,14 @@ class Cluster:
         self.path = path
         self.voters = {i: ("127.0.0.1", port) for i, port in enumerate(_free_ports(3), 1)}
         self.nodes: dict[int, ControllerNode] = {}
+        # Slow elections show that nothing below waits for an election timeout.
+        self.options = RaftOptions(election_timeout_min=8, election_timeout_max=12)
         self.brokers: dict[int, FakeBroker] = {}
 
     async def start(self, node_id: int) -> ControllerNode:
-        # Slow elections show that nothing below waits for an election timeout.
-        options = RaftOptions(election_timeout_min=8, election_timeout_max=12)
         node = ControllerNode(
             _world(node_id), node_id, str(self.path / str(node_id)), self.voters,
-            raft_options=options,
+            raft_options=self.options,
         )  # fmt: skip
         self.nodes[node_id] = node
         await node.start()
@@ -144,7 +144,7 @@ class Cluster:
         node = self.nodes.pop(node_id)
         node._closed = True
         await node.raft.close()
-        await node._links.close()
+        await node.links.close()
         await node._server.close()
 
 
@@ -247,7 +247,7 @@ def test_a_node_of_another_cluster_is_refused(tmp_path: Path) -> None:
     async def test(cluster: Cluster) -> None:
         active = await cluster.active()
         stranger = HelloRequest(9, ROLE_BROKER, "another-cluster")
-        links = active._links
+        links = active.links
         with pytest.raises(RpcRefusedError, match="belongs to cluster another-cluster") as caught:
             await open_rpc(_world(5).network, links, cluster.voters[active.node_id], stranger, 5)
         assert caught.value.code == ErrorCode.INCONSISTENT_CLUSTER_ID
