@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
@@ -58,17 +59,34 @@ class Scene:
             self.seen |= firing
             return set(names) <= firing
 
-        Stack.until(there, f"{sorted(names)} fire; so far {sorted(self.seen)}", seconds)
+        try:
+            Stack.until(there, f"{sorted(names)} fire", seconds)
+        except TimeoutError as error:
+            error.add_note(f"what fired: {sorted(self.seen)}")
+            raise
         time.sleep(5)  # what else would come
         self.seen |= self.stack.firing()
-        assert not self.seen - set(names) - may - HOST
+        others = self.seen - set(names) - may - HOST
+        assert not others, f"these should not fire: {sorted(others)}"
+
+    def heal(self) -> None:
+        """Whatever a scenario has done, and wherever it has stopped."""
+        for node in self.cluster.nodes.values():
+            if node.alive and node.paused:
+                self.cluster.resume(node.node_id)
+        for node in self.cluster.nodes.values():
+            if not node.alive:
+                self.cluster.restart(node.node_id)
+        self.load.read_on()
+        self.clears()
 
     def clears(self, seconds: float = 120) -> None:
         """Wait until nothing fires any more."""
-        Stack.until(
-            lambda: not self.stack.firing() - HOST,
-            f"all alerts are clear, but {sorted(self.stack.firing())}", seconds,
-        )  # fmt: skip
+        try:
+            Stack.until(lambda: not self.stack.firing() - HOST, "all alerts are clear", seconds)
+        except TimeoutError as error:
+            error.add_note(f"what fires: {sorted(self.stack.firing())}")
+            raise
 
     def ask(self, work: Callable[[pegel.AsyncClient], Coroutine[None, None, None]]) -> None:
         async def connected() -> None:
@@ -93,9 +111,15 @@ def scene(directory: Path, data_dir: Path | None = None) -> Iterator[Scene]:
 
 
 @pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+def theatre(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     with scene(tmp_path_factory.mktemp("scenarios")) as made:
         yield made
+
+
+@pytest.fixture
+def stage(theatre: Scene) -> Iterator[Scene]:
+    yield theatre
+    theatre.heal()
 
 
 def _not_active(cluster: LocalCluster) -> int:
@@ -138,9 +162,9 @@ def test_a_follower_is_held_back(stage: Scene) -> None:
             ConfigResourceType.BROKER, str(victim), {"follower.replication.throttled.rate": None}
         )
 
-    stage.cluster.pause(victim)  # who is in sync is not throttled: it has to be behind first
-    time.sleep(4)
     stage.ask(throttle)
+    stage.cluster.pause(victim)  # who is in sync is not throttled: it has to be behind first
+    time.sleep(5)
     stage.cluster.resume(victim)
     Stack.until(lambda: stage.stack.up() == 3, "it is scraped again")
     stage.raises(
@@ -233,7 +257,7 @@ def test_the_controllers_lose_their_majority(stage: Scene) -> None:
     # Each waits for the other: no majority, no ready line.
     starting = subprocess.Popen(
         [
-            os.sys.executable, "-m", "pegel", "server", "--config",  # type: ignore[attr-defined]
+            sys.executable, "-m", "pegel", "server", "--config",
             str(stage.cluster.nodes[first].data_dir / "server.properties"),
         ],
         stderr=subprocess.DEVNULL,
@@ -242,7 +266,7 @@ def test_the_controllers_lose_their_majority(stage: Scene) -> None:
         stage.cluster.restart(second)
         stage.clears()
     finally:
-        starting.terminate()
+        starting.terminate()  # the fixture starts it again, as its own
         starting.wait(20)
 
 
@@ -251,7 +275,7 @@ def test_a_disk_is_nearly_full(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=96m", "pegel-test", str(disk)],
+        ["mount", "-t", "tmpfs", "-o", "size=512m", "pegel-test", str(disk)],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     if mounted.returncode:
@@ -260,7 +284,7 @@ def test_a_disk_is_nearly_full(tmp_path: Path) -> None:
         with scene(tmp_path / "prometheus", disk / "data") as staged:
             ballast = disk / "ballast"
             free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
-            ballast.write_bytes(b"\0" * (free - 3 * (1 << 20)))
+            ballast.write_bytes(b"\0" * (free - 20 * (1 << 20)))
             staged.raises("PegelDiskNearlyFull")
             ballast.unlink()
             staged.clears()
