@@ -21,7 +21,8 @@ from pegel_bench.chaos.load import Load
 
 HEALTHY_WITHIN = 60.0
 TWO_FAULTS = 0.2  # chance that a round has a second fault right behind the first
-GAP_SHOWN = 0.05
+# Shorter gaps are the machine's mood more than the cluster's.
+GAP_SHOWN = 0.2
 ACKNOWLEDGED_BEFORE = 5
 
 
@@ -91,6 +92,8 @@ class Round:
     faults: list[Happening] = field(default_factory=list)
     elections: list[Election] = field(default_factory=list)
     gaps: list[Gap] = field(default_factory=list)
+    # The longest gap of any partition since the first fault.
+    unavailable_ms: float = 0.0
     findings: list[str] = field(default_factory=list)
     gave_up: dict[str, int] = field(default_factory=dict)
     sent: int = 0
@@ -102,11 +105,6 @@ class Round:
     @property
     def name(self) -> str:
         return " + ".join(f.name for f in self.faults)
-
-    @property
-    def unavailable_ms(self) -> float:
-        """The longest gap of any partition since the first fault."""
-        return max((gap.ms for gap in self.gaps), default=0.0)
 
     def document(self) -> dict[str, Any]:
         return {**asdict(self), "name": self.name, "unavailable_ms": round(self.unavailable_ms, 1)}
@@ -261,7 +259,9 @@ class Campaign:
         if not load.stop():
             one.findings.append("hangs: a client did not end")
         one.ended, one.gave_up = load.ended, load.gave_up
-        one.gaps = gaps(load, one.faults[0].began if one.faults else one.began)
+        found = gaps(load, one.faults[0].began if one.faults else one.began)
+        one.unavailable_ms = max((gap.ms for gap in found), default=0.0)
+        one.gaps = [gap for gap in found if gap.ms >= GAP_SHOWN * 1000]
         try:
             verdict = load.verdict()
         except PegelError as error:
@@ -285,12 +285,12 @@ class Campaign:
 
 
 def gaps(load: Load, since: float) -> list[Gap]:
-    """Times without an acknowledgement that are worth showing, from the first fault on."""
+    """Times between two acknowledgements of a prober, from the first fault on."""
     found = []
     for partition, times in load.acknowledged.items():
         marks = [t for t in times if t <= load.ended]
         for before, after in zip(marks, [*marks[1:], load.ended], strict=True):
-            if after >= since and after - before >= GAP_SHOWN:
+            if after >= since:
                 found.append(Gap(partition, before, after))
     return found
 

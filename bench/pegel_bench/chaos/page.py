@@ -76,7 +76,8 @@ def page(outcome: Outcome) -> str:
         (
             '<div class="legend"><span><i style="background:var(--fault)"></i>fault</span>'
             '<span><i style="background:var(--vote)"></i>a new leader</span>'
-            '<span><i style="background:var(--gap)"></i>a partition without an acknowledgement'
+            '<span><i style="background:var(--gap)"></i>a partition without an acknowledgement '
+            "for 200 ms or more"
             "</span></div>"
         ),
         *(_round(one, options.partitions) for one in outcome.rounds),

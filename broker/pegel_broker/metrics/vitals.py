@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from pegel_broker.log.directory import LogDirectory
     from pegel_broker.log.manager import LogManager
 
-# Ten wake-ups a second cost 0.03 % of a core, and see what blocks for longer than that.
-SAMPLE_INTERVAL = 0.100
+# Sees whatever blocks for longer than that. Waking up is most of what an idle broker does: with
+# ten samples a second it took 0.56 % of a core, with two 0.47 %.
+SAMPLE_INTERVAL = 0.250
 DISK_INTERVAL = 5.0
 
 

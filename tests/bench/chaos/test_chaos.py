@@ -66,8 +66,8 @@ def test_gaps_are_counted_from_the_fault_on_and_to_the_end() -> None:
 def _round(number: int, name: str, ms: float, *findings: str) -> Round:
     return Round(
         number, 100.0, [Happening(name, f"{name} happens", 101.0, 103.0)],
-        [Election(101.5, 0, 1, 2, "killed")], [Gap(0, 101.0, 101.0 + ms / 1000)], list(findings),
-        {}, 10, 10, 12, 0.5, 106.0,
+        [Election(101.5, 0, 1, 2, "killed")], [Gap(0, 101.0, 101.0 + ms / 1000)], ms,
+        list(findings), {}, 10, 10, 12, 0.5, 106.0,
     )  # fmt: skip
 
 
