@@ -422,13 +422,13 @@ class Node:
             await self.listener.close()
         if self.session is not None:
             await self.session.close()
+        self.vitals.close()  # it asks the disks, whose queues end with the logs
         if self.logs is not None:
             await self.logs.close(broker_epoch=broker_epoch)
         if self.channel is not None:
             await self.channel.close()
         if self.controller is not None:
             await self.controller.close()
-        self.vitals.close()
         if self._http is not None:
             await self._http.close()
         if self._lock is not None:
