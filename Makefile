@@ -45,6 +45,11 @@ model-raft: $(STAMP) ## every state of small worlds of Raft, up to a million eac
 crash-points: $(STAMP) ## every file of a node, torn and damaged at each byte; a crash at each disk call
 	@$(BIN)/python -m tests.crash_points
 
+.PHONY: fuzz
+SECONDS ?= 60
+fuzz: $(STAMP) ## hostile bytes to every listener and to our client (SECONDS=60)
+	@$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
+
 sensitivity: $(STAMP) ## take each safeguard away in turn: who notices? (SEEDS=300 at most for each)
 	$(BIN)/python -m tests.simulation.cluster.sensitivity --seeds $(SEEDS)
 

@@ -1,0 +1,62 @@
+"""Hostile frames for so many seconds: one line of figures, or the command that repeats a failure.
+
+``python -m tests.fuzz --seconds 60 [--target broker] [--seed 0]``; a seed is one life of a target.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+
+from tests.fuzz.campaign import FRAMES_OF_A_LIFE, Figures, run_life
+from tests.fuzz.targets import TARGETS
+
+# How often each gets its turn.
+TURNS = ("broker", "controller", "broker", "client", "broker", "http", "controller", "client")
+
+
+def again(target: str, seed: int) -> str:
+    return f"python -m tests.fuzz --target {target} --seed {seed} --lives 1"
+
+
+def life(turn: tuple[str, int]) -> tuple[str, int, Figures | None, str]:
+    target, seed = turn
+    try:
+        return target, seed, run_life(target, seed), ""
+    except Exception as error:
+        return target, seed, None, f"{type(error).__name__}: {error}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--lives", type=int, default=1 << 40, help="at most so many")
+    parser.add_argument("--target", choices=sorted(TARGETS), default=None)
+    parser.add_argument("--seed", type=int, default=0, help="the first one")
+    parser.add_argument("--processes", type=int, default=None)
+    options = parser.parse_args()
+    turns = (options.target,) if options.target else TURNS
+    seeds = itertools.count(options.seed)
+    total, failed = Figures(), 0
+    started = time.perf_counter()
+    left = options.lives
+    with ProcessPoolExecutor(options.processes) as pool:
+        while left > 0 and (failed == 0) and time.perf_counter() - started < options.seconds:
+            batch = [(turn, seed) for seed in itertools.islice(seeds, 2) for turn in turns][:left]
+            left -= len(batch)
+            for target, seed, figures, error in pool.map(life, batch):
+                if figures is None:
+                    failed += 1
+                    print(f"{target} {seed}: {error}\n  repeat: {again(target, seed)}", flush=True)
+                else:
+                    total.add(figures)
+    seconds = time.perf_counter() - started
+    print(f"{failed} failures: {total}; {seconds:.0f} s, {FRAMES_OF_A_LIFE:,} frames a life")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
