@@ -50,10 +50,10 @@ class Figures:
     def __str__(self) -> str:
         targets = ", ".join(f"{count:,} {name}" for name, count in sorted(self.by_target.items()))
         return (
-            f"{self.frames:,} frames ({targets}), {self.bytes / 1e6:,.0f} MB, "
-            f"{self.lives:,} lives, {self.connections:,} connections of which {self.closed:,} were closed by the "
-            f"target; one frame took at most {self.peak_bytes / 1e6:.1f} MB and held up the loop for "
-            f"{self.longest_ms:.0f} ms of CPU ({self.longest})"
+            f"{self.frames:,} frames ({targets}), {self.bytes / 1e6:,.0f} MB, {self.lives:,} "
+            f"lives, {self.connections:,} connections, {self.closed:,} of them closed by the "
+            f"target; one frame took at most {self.peak_bytes / 1e6:.1f} MB and {self.longest_ms:.0f}"
+            f" ms of CPU ({self.longest})"
         )
 
 
