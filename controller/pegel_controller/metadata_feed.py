@@ -64,7 +64,10 @@ class MetadataFeed:
             async with asyncio.timeout(timeout):
                 await waiter
         except TimeoutError:
-            self._waiters.remove(waiter)
+            pass
+        finally:
+            if waiter in self._waiters:  # an entry may have come in the same turn of the loop
+                self._waiters.remove(waiter)
 
     def _wake(self) -> None:
         waiters, self._waiters = self._waiters, []

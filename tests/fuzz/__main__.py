@@ -45,7 +45,7 @@ def main() -> int:
     left = options.lives
     with ProcessPoolExecutor(options.processes) as pool:
         while left > 0 and (failed == 0) and time.perf_counter() - started < options.seconds:
-            batch = [(turn, seed) for seed in itertools.islice(seeds, 2) for turn in turns][:left]
+            batch = [(turn, next(seeds)) for turn in turns][:left]
             left -= len(batch)
             for target, seed, figures, error in pool.map(life, batch):
                 if figures is None:

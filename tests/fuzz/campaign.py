@@ -52,8 +52,8 @@ class Figures:
         return (
             f"{self.frames:,} frames ({targets}), {self.bytes / 1e6:,.0f} MB, {self.lives:,} "
             f"lives, {self.connections:,} connections, {self.closed:,} of them closed by the "
-            f"target; one frame took at most {self.peak_bytes / 1e6:.1f} MB and {self.longest_ms:.0f}"
-            f" ms of CPU ({self.longest})"
+            f"target; one frame took at most {self.peak_bytes / 1e6:.1f} MB and "
+            f"{self.longest_ms:.0f} ms of CPU ({self.longest})"
         )
 
 
