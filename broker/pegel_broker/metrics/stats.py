@@ -5,22 +5,29 @@ A reader on another thread sees each number whole; two of them may be a request 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from pegel.metrics import Histogram
 from pegel.metrics.histogram import SECONDS, SHORT_SECONDS
+from pegel.protocol.schema import Message
 
 
 class ApiStats:
     """Requests of one API. Phases in seconds."""
 
     __slots__ = (
-        "count", "duration", "errors", "local", "name", "queue", "remote", "send", "slow",
-        "throttle",
+        "count", "count_errors", "duration", "errors", "local", "name", "patience", "queue",
+        "remote", "send", "slow", "throttle",
     )  # fmt: skip
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, patience: float = 0.0) -> None:
+        """``patience``: how long a request may wait and not count as slow, in seconds."""
         self.name = name
+        self.patience = patience
         self.count = 0
         self.slow = 0
+        # How the codes in its responses are counted: found when there is one.
+        self.count_errors: Callable[[Message, dict[int, int]], None] | None = None
         self.queue = self.local = self.remote = self.throttle = self.send = 0.0
         self.duration = Histogram(SECONDS)
         self.errors: dict[int, int] = {}  # by error code

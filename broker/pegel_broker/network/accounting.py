@@ -22,7 +22,7 @@ from pegel.protocol.messages.produce import ProduceResponse
 from pegel.protocol.schema import Message
 from pegel_broker.handlers.registry import advertised
 from pegel_broker.metrics.stats import ApiStats
-from pegel_broker.network.error_codes import count_errors
+from pegel_broker.network.error_codes import counter
 from pegel_broker.replication.partition import Leader
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ MAX_SLOW_LINES = 10
 # These wait for other members of a group: how long they take says nothing.
 _WAITS_FOR_OTHERS = {ApiKey.JOIN_GROUP, ApiKey.SYNC_GROUP, ApiKey.CONSUMER_GROUP_HEARTBEAT}
 _EVER = float("inf")
+_FETCH = int(ApiKey.FETCH)
 
 
 class Slot:
@@ -67,8 +68,10 @@ class Accounting:
     def __init__(self, broker: Broker, slow_after: float) -> None:
         self._broker = broker
         self._slow_after = slow_after or _EVER
-        self.by_api = {key: ApiStats(APIS[key].name) for key in sorted(advertised())}
-        self.unknown = ApiStats("Unknown")
+        self.by_api = {
+            key: ApiStats(APIS[key].name, _EVER if key in _WAITS_FOR_OTHERS else 0.0)
+            for key in sorted(advertised())
+        }
         self.follower_fetch = ApiStats(FOLLOWER_FETCH)
         self.in_flight = 0
         self._second = 0
@@ -80,12 +83,13 @@ class Accounting:
 
     def of(self, api_key: int, message: Message) -> tuple[ApiStats, float]:
         """What to count a request in, and the client's patience in seconds."""
-        if api_key == ApiKey.FETCH:
+        stats = self.by_api[api_key]
+        if api_key == _FETCH:
             assert isinstance(message, FetchRequest)
             if message.replica_id >= 0 or message.replica_state.replica_id >= 0:
                 return self.follower_fetch, message.max_wait_ms / 1000
-            return self.by_api[api_key], message.max_wait_ms / 1000
-        return self.by_api[api_key], _EVER if api_key in _WAITS_FOR_OTHERS else 0.0
+            return stats, message.max_wait_ms / 1000
+        return stats, stats.patience
 
     def finished(self, slot: Slot, sent: float) -> None:
         """The response is written, or there is none to write."""
@@ -99,8 +103,11 @@ class Accounting:
         stats.remote += remote
         stats.send += sent - ready
         stats.duration.observe(taken)
-        if slot.message is not None:
-            count_errors(slot.message, stats.errors)
+        message = slot.message
+        if message is not None:
+            if stats.count_errors is None:
+                stats.count_errors = counter(type(message))
+            stats.count_errors(message, stats.errors)
         if taken > self._slow_after and taken - min(remote, slot.patience) > self._slow_after:
             stats.slow += 1
             self._log_slow(slot, sent)

@@ -12,11 +12,12 @@ Counter = Callable[[Message, dict[int, int]], None]
 
 def count_errors(message: Message, into: dict[int, int]) -> None:
     """Add each error code in ``message`` that is not 0, once for each place where it stands."""
-    _counter(type(message))(message, into)
+    counter(type(message))(message, into)
 
 
 @cache
-def _counter(cls: StructType) -> Counter:
+def counter(cls: StructType) -> Counter:
+    """The function that counts for one class of responses."""
     lines = ["def count(m0, into):"]
     body = _lines(cls, "m0", 1)
     scope: dict[str, Counter] = {}
