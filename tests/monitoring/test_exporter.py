@@ -21,6 +21,7 @@ import pegel
 from pegel.testing import LocalCluster
 from pegel.types import TopicPartition
 from tests.monitoring.stack import Stack, free_port
+from tests.monitoring.tools import tool
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(240)]
 
@@ -114,6 +115,17 @@ def test_the_figures_are_those_of_the_cluster(cluster: LocalCluster) -> None:
     assert 0 < of("kafka_consumergroup_lag_seconds_max", *billing) < 120
     assert of("kafka_consumergroup_lag_seconds_max", "consumergroup=audit", "topic=orders") == 0
     assert found["pegel_exporter_refresh_errors_total",] == 0
+
+
+def test_promtool_finds_nothing_to_say(cluster: LocalCluster) -> None:
+    port = free_port()
+    with serving(*_exporter(cluster.bootstrap, port), port=port) as url:
+        Stack.until(lambda: ("kafka_topic_partitions", "topic=orders") in _read(url), "looked")
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            page = answer.read()
+    done = subprocess.run([tool("promtool"), "check", "metrics"], input=page, capture_output=True,
+                          check=False)  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_brokers_tell_the_same_lag(cluster: LocalCluster) -> None:

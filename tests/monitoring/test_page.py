@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import socket
 import subprocess
 import urllib.error
 import urllib.request
@@ -16,6 +17,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as read_text
 
 import pegel
+from pegel.metrics.http import MAX_CONNECTIONS
 from pegel.testing import LocalCluster
 from pegel_broker.metrics import declared as d
 from tests.monitoring.tools import tool
@@ -128,3 +130,32 @@ def test_the_views(cluster: LocalCluster) -> None:
     assert [b["fenced"] for b in quorum["brokers"]] == [False] * 3
     with pytest.raises(urllib.error.HTTPError):
         get(cluster, 1, "/v1/nothing")
+
+
+def test_scrapers_that_hang_or_lie_do_not_touch_the_data_path(cluster: LocalCluster) -> None:
+    """On every node more connections than are allowed: half of a request, an answer that nobody
+    reads, bytes that are no request. Writes go on, and so do health checks once they are gone."""
+    held = []
+    for node in cluster.nodes.values():
+        host, _, port = node.http.rpartition(":")
+        for number in range(2 * MAX_CONNECTIONS):
+            connection = socket.create_connection((host, int(port)), 5)
+            connection.sendall(
+                (b"GET /metrics HTTP/1.1\r\n", b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n" * 20,
+                 b"\x16\x03\x01" * 500)[number % 3]
+            )  # fmt: skip
+            held.append(connection)
+
+    async def write() -> None:
+        async with pegel.AsyncClient(cluster.bootstrap) as client:
+            for _ in range(20):
+                await client.send_many("orders", [b"y"] * 20, timeout=20)
+
+    try:
+        asyncio.run(write())
+    finally:
+        for connection in held:
+            connection.close()
+    for node_id in cluster.nodes:
+        assert json.loads(get(cluster, node_id, "/healthz")) == {"status": "ok"}
+    assert values(cluster, "pegel_connections_refused_total")["http"] > 0
