@@ -198,8 +198,8 @@ class SimLoop(asyncio.AbstractEventLoop):
             self._wake()
 
     def kill(self) -> None:
+        # What is ready stays: a task that never began would complain when it is forgotten.
         self.dead = True
-        self._ready.clear()
 
     # -- what asyncio asks of a loop
 
