@@ -65,6 +65,7 @@ class ControllerChannel:
         self._connected = asyncio.Event()
         self._lost = asyncio.Event()
         self._hint = -1
+        self._served = False  # this connection has answered something
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -129,6 +130,8 @@ class ControllerChannel:
                             ) from None
                         await asyncio.sleep(0)
                     else:
+                        if self._connection is connection:
+                            self._served = True
                         return response_type.from_wire(answer)
         except TimeoutError:
             raise ControllerUnavailableError(
@@ -150,8 +153,15 @@ class ControllerChannel:
                 position += 1
                 tried += 1
             if await self._try(target):
-                back_off, tried = BACK_OFF_MIN, 0
+                tried = 0
                 await self._lost.wait()
+                if self._served:
+                    back_off = BACK_OFF_MIN
+                elif self._hint < 0:
+                    # It takes itself for active and refuses all the same: it has lost its quorum
+                    # and not yet noticed. Asking again at once would ask hundreds of times.
+                    await asyncio.sleep(back_off)
+                    back_off = min(2 * back_off, BACK_OFF_MAX)
             elif tried >= len(order):
                 tried = 0
                 await asyncio.sleep(back_off)
@@ -177,6 +187,7 @@ class ControllerChannel:
                 self._hint = response.leader_id
             return False
         self._connection, self.controller_id = connection, target
+        self._served = False
         self.cluster_id = response.cluster_id
         self._lost.clear()
         self._connected.set()

@@ -39,7 +39,7 @@ class Network:
         self.off: set[str] = set()  # hosts without power; only asked, never iterated
         self.listeners: dict[tuple[str, int], SimListener] = {}
         self.connections: dict[int, tuple[SimTransport, SimTransport]] = {}
-        self._made = 0
+        self.made = 0
 
     # -- paths
 
@@ -119,8 +119,8 @@ class Network:
         return ProcessNetwork(self, loop, host)
 
     def connected(self, client: SimTransport, listener: SimListener, port: int) -> None:
-        self._made += 1
-        number = self._made
+        self.made += 1
+        number = self.made
         server = SimTransport(self, listener.loop, listener.host, number)
         client.number = number
         client.join(server, (listener.host, port))

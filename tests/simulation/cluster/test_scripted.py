@@ -91,3 +91,19 @@ def test_a_node_whose_disk_is_full_ends_and_comes_back() -> None:
         machine.disk.free()
         told.until_healthy()
         assert machine.loop is not life
+
+
+def test_a_controller_without_a_quorum_is_not_asked_hundreds_of_times() -> None:
+    """It takes itself for active until its election time-out, and refuses (seed 0)."""
+    with story(shape=Shape(nodes=4)) as told:
+        active = told.cluster.active_controller()
+        others = [n for n in (1, 2, 3) if n != active]
+        for n in others:
+            told.cluster.nodes[n].down = 1
+            told.cluster.nodes[n].kill()
+        before = told.cluster.network.made
+        told.pass_time(1.5)
+        assert told.cluster.network.made - before < 60
+        for n in others:
+            told.cluster.nodes[n].release()
+        told.until_healthy()
