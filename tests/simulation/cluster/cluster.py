@@ -47,6 +47,7 @@ class Cluster:
         self.history = History()
         self.violations: list[str] = []
         self.healed = False  # faults are over
+        self.disks_replaced = False
         self.work_ends = False  # workloads finish what they have begun, and end
         self.nodes: dict[int, NodeMachine] = {}
         self.clients: dict[str, Machine] = {}

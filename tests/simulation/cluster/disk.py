@@ -104,6 +104,40 @@ class SimDisk(MemoryDisk):
                 found[path] = (at, bytes(node.data[at : at + SECTOR]))
         return found
 
+    def flip_bit(self, below: str) -> str | None:
+        """Change one bit of some file below a directory; which one, None if there is none."""
+        path = self._some_file(below)
+        if path is not None:
+            node = self.files[path]
+            at = self.random.randrange(len(node.data))
+            node.data[at] ^= 1 << self.random.randrange(8)
+            self._damaged(node)
+        return path
+
+    def misdirect(self, below: str) -> str | None:
+        """The last bytes of one file went into the middle of another."""
+        source, target = self._some_file(below), self._some_file(below)
+        if source is None or target is None:
+            return None
+        data = self.files[source].data
+        size = min(len(data), 1 + self.random.randrange(SECTOR))
+        moved = bytes(data[-size:])
+        data[-size:] = bytes(size)
+        other = self.files[target].data
+        at = self.random.randrange(len(other))
+        other[at : at + size] = moved
+        self._damaged(self.files[source])
+        self._damaged(self.files[target])
+        return f"{source} > {target}"
+
+    def _some_file(self, below: str) -> str | None:
+        found = [p for p in sorted(self.files) if p.startswith(below) and self.files[p].data]
+        return found[self.random.randrange(len(found))] if found else None
+
+    def _damaged(self, node: MemoryNode) -> None:
+        node.durable = bytes(node.data)
+        self.may_be_damaged = True
+
     def boot(self, boot_id: str) -> None:
         node = self.files[BOOT_ID_PATH] = MemoryNode()
         node.data = bytearray(boot_id.encode())

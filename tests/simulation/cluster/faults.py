@@ -469,6 +469,49 @@ class FailingSync(FaultKind):
         later(cluster, arguments["seconds"], end)
 
 
+class _Damage(FaultKind):
+    """Only of the node that may lose what it has: fewer than min.insync.replicas nodes do."""
+
+    weight = 0.5
+
+    def draw(self, r: Random, cluster: Cluster) -> Arguments:
+        return {"times": r.choice((1, 1, 3)), "restart": r.choice(("", "kill", "stop"))}
+
+    def damage(self, cluster: Cluster, machine: NodeMachine) -> str | None:
+        raise NotImplementedError
+
+    def apply(self, cluster: Cluster, arguments: Arguments) -> None:
+        machine = cluster.nodes[cluster.shape.power_victim]
+        for _ in range(arguments["times"]):
+            cluster.note(f"{machine.name} damage: {self.damage(cluster, machine)}")
+        if arguments["restart"] == "kill":
+            _put_down(cluster, machine, 0.1)
+            machine.kill()
+        elif arguments["restart"] == "stop":
+            _put_down(cluster, machine, 0.1)
+            machine.stop()
+
+
+@fault
+class BitFlip(_Damage):
+    """Bits of files below the log directory change by themselves."""
+
+    name = "bit-flip"
+
+    def damage(self, cluster: Cluster, machine: NodeMachine) -> str | None:
+        return machine.disk.flip_bit("/data/log/")
+
+
+@fault
+class MisdirectedWrite(_Damage):
+    """What was written to one file lies in another, and zeros in its place."""
+
+    name = "misdirected-write"
+
+    def damage(self, cluster: Cluster, machine: NodeMachine) -> str | None:
+        return machine.disk.misdirect("/data/log/")
+
+
 @fault
 class WallClockJump(FaultKind):
     name, weight = "clock-jump", 0.5

@@ -182,6 +182,15 @@ class NodeMachine(Machine):
             self.node = None
             self.lose_power()
 
+    def replace_log_disk(self) -> None:
+        """What an operator does with a damaged one: stop, put in an empty one, start."""
+        self.kill()
+        self._on_event(f"{self.name} gets an empty log disk")
+        if self.disk.exists("/data/log"):
+            self.disk.remove_tree("/data/log")
+        self.disk.sync_directory("/data")
+        self.disk.may_be_damaged = False
+
     def stop(self) -> None:
         """SIGTERM: leaders are moved away first."""
         if self.loop is not None and self._stop is not None and not self.stopping:

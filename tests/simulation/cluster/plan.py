@@ -64,6 +64,9 @@ def heal(cluster: Cluster) -> None:
     for machine in cluster.nodes.values():
         machine.disk.crash_in, machine.disk.slow, machine.disk.failing = None, 0.0, False
         machine.disk.free()
+        if machine.disk.may_be_damaged:
+            machine.replace_log_disk()
+            cluster.disks_replaced = True
         machine.down = 0
         machine.held = 1
         machine.resume()

@@ -36,7 +36,14 @@ HEALTHY_WITHIN = 30.0
 WORK_ENDS_WITHIN = 20.0
 # The topic of the groups' offsets has min.insync.replicas=1, so its only replica in sync may lose
 # them with its page cache or its disk.
-LOSE_COMMITS = {"power", "kill-in-disk-call", "failing-sync", "full-disk"}
+LOSE_COMMITS = {
+    "bit-flip",
+    "failing-sync",
+    "full-disk",
+    "kill-in-disk-call",
+    "misdirected-write",
+    "power",
+}
 LIVENESS_SHARE = 0.2  # of the seeds: a minority stays broken for ever
 
 

@@ -44,7 +44,10 @@ async def make_topics(cluster: Cluster, client: pegel.AsyncClient) -> None:
     await client.create_topic(
         MAIN, partitions=PARTITIONS, replication=3, config={"min.insync.replicas": 2, **config}
     )
-    await client.create_topic(FAST, partitions=1, replication=3, config=config)
+    # Two in sync here as well: else what acks=1 wrote is read while one disk alone has it.
+    await client.create_topic(
+        FAST, partitions=1, replication=3, config={"min.insync.replicas": 2, **config}
+    )
 
 
 async def _produce(
