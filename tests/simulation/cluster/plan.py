@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from random import Random
 
+import tests.simulation.cluster.device_faults  # noqa: F401 (registers them)
 from tests.simulation.cluster.cluster import Cluster, Shape
 from tests.simulation.cluster.faults import FAULTS, Fault, later
 
