@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pegel.protocol.errors import ErrorCode
 from pegel.record.batch import HEADER_SIZE, BatchHeader, check_batch, read_header
 from pegel.record.compression import Buffer, CorruptBatchError, decompress
+from pegel.record.runs import MIN_RUN, read_run
 from pegel.record.varint import decode as read_varint
 
 # A producer's largest request; a batch that inflates to more is refused.
@@ -114,14 +115,42 @@ def _records_section(buffer: Buffer, position: int, header: BatchHeader, max_byt
 
 def _decode_records(data: bytes, header: BatchHeader, columns: RecordColumns) -> int:
     """Fill ``columns``; the position behind the last record."""
-    position, size = 0, len(data)
+    position, left = 0, header.record_count
+    base_offset, last_delta = header.base_offset, header.last_offset_delta
+    stretch = MIN_RUN
+    while left:
+        run = None
+        if left >= MIN_RUN:
+            run = read_run(data, position, left, last_delta, header.base_timestamp)
+        if run is None:
+            # Looked for again ever later: where no two records are alike that must cost nothing.
+            count = min(left, stretch)
+            stretch *= 4
+            position = _decode_plainly(data, position, count, header, columns)
+            left -= count
+            continue
+        position = run.end
+        left -= len(run.deltas)
+        columns.offsets.extend(range(base_offset + run.deltas.start, base_offset + run.deltas.stop))
+        columns.timestamps.extend(run.timestamps)
+        columns.keys.extend(run.keys)
+        columns.values.extend(run.values)
+        columns.headers.extend([()] * len(run.deltas))
+    return position
+
+
+def _decode_plainly(
+    data: bytes, position: int, count: int, header: BatchHeader, columns: RecordColumns
+) -> int:
+    """The next ``count`` records, whatever they look like; the position behind them."""
+    size = len(data)
     base_offset, base_timestamp = header.base_offset, header.base_timestamp
     last_offset_delta = header.last_offset_delta
     # Bound once: this loop runs for every record that a consumer reads.
     add_offset, add_time = columns.offsets.append, columns.timestamps.append
     add_key, add_value = columns.keys.append, columns.values.append
     add_headers = columns.headers.append
-    for _ in range(header.record_count):
+    for _ in range(count):
         length = data[position]
         if length < 0x80:
             if length & 1:
