@@ -22,6 +22,7 @@ from pegel_broker.heartbeat import BrokerSession
 from pegel_broker.http.server import new_server
 from pegel_broker.known_controllers import read_controllers, write_controllers
 from pegel_broker.log.checkpoints import META_PROPERTIES_FILE, CheckpointError, decode_properties
+from pegel_broker.log.cleaner import Cleaner
 from pegel_broker.log.errors import LogDirectoryError
 from pegel_broker.log.manager import LogManager
 from pegel_broker.metrics.group_lag import GroupLag
@@ -47,7 +48,6 @@ LOCK_FILE = "node.lock"
 # SIGTERM asks the controller to move the leaders away first; it may have gone as well.
 CONTROLLED_SHUTDOWN_TIMEOUT = 1.0
 RPC_TIMEOUT = 5.0
-RETENTION_CHECK_INTERVAL = 300.0
 
 
 class NodeError(Exception):
@@ -84,6 +84,7 @@ class Node:
         self.http_counters = HttpCounters()
         self.group_lag: GroupLag | None = None
         self._http: HttpServer | None = None
+        self._cleaner: Cleaner | None = None
         self._lock: Lock | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self.stopping = False
@@ -245,6 +246,10 @@ class Node:
         self.session.start()
         self._tasks.append(asyncio.create_task(self._broker_ready(), name="ready"))
         self._tasks.append(asyncio.create_task(self._apply_retention(), name="retention"))
+        if config.value("log.cleaner.enable"):
+            interval = config.number("log.cleaner.backoff.ms") / 1000
+            self._cleaner = Cleaner(world, self.logs, interval)
+            self._tasks.append(asyncio.create_task(self._cleaner.run(), name="compaction"))
         if self._http is not None:
             self._watch_groups()
 
@@ -327,8 +332,9 @@ class Node:
 
     async def _apply_retention(self) -> None:
         assert self.logs is not None
+        interval = self.config.number("log.retention.check.interval.ms") / 1000
         while True:
-            await asyncio.sleep(RETENTION_CHECK_INTERVAL)
+            await asyncio.sleep(interval)
             self.logs.retention(self.world.clock.wall_ms())
 
     # -- callbacks
@@ -423,6 +429,8 @@ class Node:
         if self.session is not None:
             await self.session.close()
         self.vitals.close()  # it asks the disks, whose queues end with the logs
+        if self._cleaner is not None:
+            self._cleaner.close()
         if self.logs is not None:
             await self.logs.close(broker_epoch=broker_epoch)
         if self.channel is not None:

@@ -68,6 +68,7 @@ CORES = [
     "broker/pegel_broker/coordinator/timers.py",
     "broker/pegel_broker/group",
     "broker/pegel_broker/log/checkpoints.py",
+    "broker/pegel_broker/log/compaction.py",
     "broker/pegel_broker/log/index.py",
     "broker/pegel_broker/log/leader_epochs.py",
     "broker/pegel_broker/log/producer_state.py",

@@ -11,6 +11,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from pegel_broker.log.checkpoints import (
+    CLEANER_FILE,
     HIGH_WATERMARK_FILE,
     LEADER_EPOCH_FILE,
     LOG_START_FILE,
@@ -33,6 +34,7 @@ _CONTENT: dict[str, Callable[[StoredLog], int | None]] = {
     LOG_START_FILE: lambda log: (
         log.log_start_offset if log.log_start_offset > log.segments[0].base_offset else None
     ),
+    CLEANER_FILE: lambda log: log.cleaned_offset if log.cleaned_offset > 0 else None,
 }
 
 

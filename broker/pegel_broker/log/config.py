@@ -12,8 +12,10 @@ __all__ = ["LONG_MAX", "LogConfig"]
 DEFAULT_PRODUCER_ID_EXPIRATION_MS = 86_400_000
 _KEYS = (
     "cleanup.policy", "delete.retention.ms", "file.delete.delay.ms", "flush.messages", "flush.ms",
-    "index.interval.bytes", "max.message.bytes", "message.timestamp.after.max.ms",
-    "message.timestamp.before.max.ms", "message.timestamp.type", "retention.bytes", "retention.ms",
+    "index.interval.bytes", "max.compaction.lag.ms", "max.message.bytes",
+    "message.timestamp.after.max.ms", "message.timestamp.before.max.ms", "message.timestamp.type",
+    "min.cleanable.dirty.ratio",
+    "min.compaction.lag.ms", "retention.bytes", "retention.ms",
     "segment.bytes", "segment.index.bytes", "segment.ms",
 )  # fmt: skip
 _DEFAULTS: Mapping[str, Value] = {
@@ -41,6 +43,10 @@ class LogConfig:
     delete_policy: bool
     compact_policy: bool
     producer_id_expiration_ms: int
+    delete_retention_ms: int
+    min_cleanable_dirty_ratio: float
+    min_compaction_lag_ms: int
+    max_compaction_lag_ms: int
 
     @classmethod
     def from_values(cls, values: Mapping[str, Value] | None = None) -> LogConfig:
@@ -57,6 +63,8 @@ class LogConfig:
         expiration = given.get("producer.id.expiration.ms", DEFAULT_PRODUCER_ID_EXPIRATION_MS)
         assert isinstance(expiration, int)
         stamp = given.get("message.timestamp.type", _DEFAULTS["message.timestamp.type"])
+        ratio = given.get("min.cleanable.dirty.ratio", _DEFAULTS["min.cleanable.dirty.ratio"])
+        assert isinstance(ratio, int | float)
         return cls(
             flush_messages=number("flush.messages"),
             flush_ms=number("flush.ms"),
@@ -74,6 +82,10 @@ class LogConfig:
             delete_policy="delete" in policies,
             compact_policy="compact" in policies,
             producer_id_expiration_ms=expiration,
+            delete_retention_ms=number("delete.retention.ms"),
+            min_cleanable_dirty_ratio=float(ratio),
+            min_compaction_lag_ms=number("min.compaction.lag.ms"),
+            max_compaction_lag_ms=number("max.compaction.lag.ms"),
         )
 
     @property

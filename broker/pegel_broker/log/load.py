@@ -39,6 +39,8 @@ from pegel_broker.log.leader_epochs import LeaderEpochs
 from pegel_broker.log.producer_load import load_producers
 from pegel_broker.log.producer_state import ProducerTable
 from pegel_broker.log.segment import (
+    CLEANED_SUFFIX,
+    SWAP_SUFFIX,
     IndexFile,
     Segment,
     read_if_there,
@@ -46,7 +48,7 @@ from pegel_broker.log.segment import (
     save_index,
 )
 
-_LEFTOVERS = (".tmp", ".deleted", ".cleaned")
+_LEFTOVERS = (".tmp", ".deleted", CLEANED_SUFFIX)
 
 
 class LoadOptions(NamedTuple):
@@ -60,6 +62,7 @@ class LoadOptions(NamedTuple):
     log_start_offset: int = 0
     recovery_point: int = 0
     high_watermark: int = 0
+    cleaned_offset: int = 0
     page_cache_lost: bool = False
     gaps: bool = False
     index_interval_bytes: int = 4096
@@ -85,6 +88,7 @@ class LoadedLog:
     snapshots: list[int] = field(default_factory=list)
     torn_bytes: int = 0
     scanned_bytes: int = 0
+    cleaned_offset: int = 0
 
 
 def load_log(disk: Disk, folder: str, options: LoadOptions) -> LoadedLog:
@@ -95,6 +99,49 @@ def load_log(disk: Disk, folder: str, options: LoadOptions) -> LoadedLog:
         OSError: the disk failed.
     """
     return _Loader(disk, folder, options).load()
+
+
+def finish_swaps(disk: Disk, folder: str) -> None:
+    """Finish, or undo, what a crash left of a compaction (see ``cleaner``).
+
+    A ``.log.swap`` is whole and synced: it stands for all segments in its range of offsets. Index
+    files without one belong to a swap that never began.
+
+    Raises:
+        CorruptLogError: a swap file that holds no batches.
+    """
+    names = disk.list_directory(folder)
+    swaps = {name.removesuffix(SWAP_SUFFIX) for name in names if name.endswith(SWAP_SUFFIX)}
+    if not swaps:
+        return
+    logs = [n for n in names if (parsed := parse_segment_name(n)) and parsed[1] == LOG_SUFFIX]
+    for name in sorted(swaps):
+        parsed = parse_segment_name(name)
+        if parsed is None:
+            continue
+        base, suffix = parsed
+        if f"{base:020d}{LOG_SUFFIX}" not in swaps:
+            disk.remove(f"{folder}/{name}{SWAP_SUFFIX}")
+        elif suffix == LOG_SUFFIX:
+            path = f"{folder}/{name}{SWAP_SUFFIX}"
+            file = disk.open(path)
+            try:
+                end = recovery.scan_batches(
+                    file.read, file.size(), 0, base, lambda *_: None, gaps=True, checksums=False
+                )
+            finally:
+                file.close()
+            if end.problem is not None:
+                raise CorruptLogError(path, end.position, end.problem)
+            for other in logs:
+                at = int(other.removesuffix(LOG_SUFFIX))
+                if base < at < end.next_offset:
+                    remove_segment_files(disk, Segment(folder, at, 0))
+            for kind in (OFFSET_INDEX_SUFFIX, TIME_INDEX_SUFFIX, LOG_SUFFIX):
+                target = Segment(folder, base, 0).path(kind)
+                if disk.exists(target + SWAP_SUFFIX):
+                    disk.rename(target + SWAP_SUFFIX, target)
+    disk.sync_directory(folder)
 
 
 class _Loader:
@@ -108,6 +155,7 @@ class _Loader:
             log_end_offset=0,
             recovery_point=options.recovery_point,
             high_watermark=options.high_watermark,
+            cleaned_offset=options.cleaned_offset,
         )
 
     def load(self) -> LoadedLog:
@@ -148,6 +196,7 @@ class _Loader:
 
     def _tidy_directory(self) -> list[int]:
         bases = []
+        finish_swaps(self._disk, self._folder)
         for name in self._disk.list_directory(self._folder):
             if name.endswith(_LEFTOVERS):
                 self._disk.remove(f"{self._folder}/{name}")
@@ -279,6 +328,9 @@ class _Loader:
         if following is None or cut:
             return False
         index.add_time_entry()
+        # A process that was killed may have left it unsynced, and nobody writes to it any more:
+        # the next sync, of the active segment, will move the recovery point past it.
+        file.sync()
         save_index(self._disk, segment, index, sync=True)
         segment.index = None
         return True

@@ -154,6 +154,8 @@ def continue_truncation(log: StoredLog) -> None:
     if log.busy or not log.ready:
         log.keeper.directory.enqueue(log)
         return
+    if log.swapping is not None:
+        return  # called again when that is done
     if truncation.started:
         return
     truncation.started = True

@@ -12,6 +12,7 @@ from pegel.seams.disk import Disk, Lock
 from pegel_broker.log.checkpointing import DirectoryKeeper
 from pegel_broker.log.checkpoints import (
     CLEAN_SHUTDOWN_FILE,
+    CLEANER_FILE,
     DELETED_DIRECTORY_SUFFIX,
     HIGH_WATERMARK_FILE,
     LEADER_EPOCH_FILE,
@@ -117,6 +118,7 @@ def _open_locked(disk: Disk, path: str, options: OpenOptions, lock: Lock) -> Ope
     recovery_points = _read_offsets(disk, path, RECOVERY_POINT_FILE)
     high_watermarks = _read_offsets(disk, path, HIGH_WATERMARK_FILE)
     log_starts = _read_offsets(disk, path, LOG_START_FILE)
+    cleaned = _read_offsets(disk, path, CLEANER_FILE)
     for name in disk.list_directory(path):
         folder = f"{path}/{name}"
         if name.endswith(DELETED_DIRECTORY_SUFFIX):
@@ -131,6 +133,7 @@ def _open_locked(disk: Disk, path: str, options: OpenOptions, lock: Lock) -> Ope
             log_start_offset=log_starts.get(parsed, 0),
             recovery_point=recovery_points.get(parsed, 0),
             high_watermark=high_watermarks.get(parsed, 0),
+            cleaned_offset=cleaned.get(parsed, 0),
             page_cache_lost=options.page_cache_lost,
             gaps=options.gaps_of(topic),
             index_interval_bytes=options.index_interval_of(topic),

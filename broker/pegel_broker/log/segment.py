@@ -20,6 +20,10 @@ from pegel_broker.log.index import (
     last_at_most,
 )
 
+# Of files that compaction makes: not whole yet, and whole and about to take the place of others.
+CLEANED_SUFFIX = ".cleaned"
+SWAP_SUFFIX = ".swap"
+
 
 class Segment:
     """State of one segment; the event loop owns it, except for the two file handles.

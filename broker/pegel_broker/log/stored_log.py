@@ -37,17 +37,18 @@ class StoredLog:
 
     __slots__ = (
         "_active", "_flush_waiters", "_flushed_offset", "_high_watermark", "_in_flight", "_pending",
-        "_pending_bytes", "_sync_due", "_tail", "_written_offset", "config", "deleted", "epochs",
-        "folder", "keeper", "log_end_offset", "log_start_offset", "next_read", "offline",
-        "on_deleted", "on_offline", "on_stable", "partition", "producers", "ready",
-        "recovery_point", "sealing", "segments", "snapshots", "stable_offset", "topic", "topic_id",
-        "truncation", "unsynced",
+        "_pending_bytes", "_sync_due", "_tail", "_written_offset", "cleaned_offset", "config",
+        "deleted", "epochs", "folder", "keeper", "log_end_offset", "log_start_offset", "next_read",
+        "offline", "on_deleted", "on_offline", "on_stable", "partition", "producers", "ready",
+        "recovery_point", "sealing", "segments", "snapshots", "stable_offset", "swapping", "topic",
+        "topic_id", "truncation", "unsynced",
     )  # fmt: skip
 
     log_start_offset: int
     log_end_offset: int
     stable_offset: int
     recovery_point: int
+    cleaned_offset: int
     segments: list[Segment]
     snapshots: list[int]
     unsynced: list[Segment]
@@ -86,6 +87,9 @@ class StoredLog:
         self._flush_waiters: list[tuple[int, asyncio.Future[None]]] = []
         self.sealing: list[maintenance.Sealing] = []
         self.truncation: maintenance.Truncation | None = None
+        # While compaction exchanges files: they are not to be cut meanwhile.
+        self.swapping: asyncio.Future[None] | None = None
+        self.cleaned_offset = loaded.cleaned_offset
         self.adopt(loaded)
 
     def adopt(self, loaded: LoadedLog) -> None:
@@ -101,6 +105,7 @@ class StoredLog:
         self.log_start_offset = loaded.log_start_offset
         self._high_watermark = loaded.high_watermark
         self.recovery_point = loaded.recovery_point
+        self.cleaned_offset = min(self.cleaned_offset, loaded.log_end_offset)
         self.log_end_offset = end = loaded.log_end_offset
         self.stable_offset = self._written_offset = end
         self._flushed_offset = self.recovery_point
@@ -242,6 +247,18 @@ class StoredLog:
         self.ready = True
         self.keeper.mark_epochs(self)
         self.keeper.directory.enqueue(self)
+        if self.truncation is not None:
+            maintenance.continue_truncation(self)
+
+    def forget_tail(self, offset: int) -> None:
+        """Hold no batches in memory that end below ``offset``: the files have others now."""
+        tail = self._tail
+        while tail.first_offset >= 0 and 0 <= tail.second_offset <= offset:
+            tail.drop_first()
+
+    def on_swapped(self) -> None:
+        """The files of compacted segments are in their places."""
+        self.swapping = None
         if self.truncation is not None:
             maintenance.continue_truncation(self)
 

@@ -80,6 +80,11 @@ class BatchHeader(NamedTuple):
         return bool(self.attributes & _CONTROL)
 
     @property
+    def has_delete_horizon(self) -> bool:
+        """The base timestamp is when its tombstones may go (KIP-534)."""
+        return bool(self.attributes & _HAS_DELETE_HORIZON)
+
+    @property
     def uses_log_append_time(self) -> bool:
         return bool(self.attributes & _LOG_APPEND_TIME)
 
