@@ -6,7 +6,6 @@ No record is skipped, and what was committed before a member got a partition it 
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import signal
@@ -24,12 +23,12 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from pegel.testing import LocalCluster
 from tests.interop.member import LIBRARIES, SESSION_MS
+from tests.support.kafka_jars import CLASSPATH
 
 pytestmark = [pytest.mark.interop, pytest.mark.process, pytest.mark.timeout(120)]
 
 PATIENCE = 45.0
 PARTITIONS = 6
-CLASSPATH = os.environ.get("PEGEL_KAFKA_CLASSPATH", "")
 JAVA = shutil.which("java") if CLASSPATH else None
 _JAVA_LINE = re.compile(r"Partition:(\d+)\tOffset:(\d+)")
 

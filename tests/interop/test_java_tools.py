@@ -1,6 +1,6 @@
 """Apache Kafka's own Java tools, against a cluster and against the files that it wrote.
 
-They need ``java``, and in ``PEGEL_KAFKA_CLASSPATH`` a class path with Kafka's jars.
+They need ``java``, and ``PEGEL_KAFKA_CLASSPATH`` (see ``tests/support/kafka_jars.py``).
 """
 
 from __future__ import annotations
@@ -20,9 +20,8 @@ from pegel.testing import LocalCluster
 from tests.interop.drivers.confluent import Confluent
 from tests.interop.drivers.interface import Pair
 from tests.interop.drivers.kafka_python import KafkaPython
+from tests.support.kafka_jars import CLASSPATH, MISSING
 
-CLASSPATH_VARIABLE = "PEGEL_KAFKA_CLASSPATH"
-CLASSPATH = os.environ.get(CLASSPATH_VARIABLE, "")
 JAVA = shutil.which("java")
 TIMEOUT_S = 45.0
 
@@ -32,7 +31,7 @@ pytestmark = [
     pytest.mark.process,
     pytest.mark.timeout(120),
     pytest.mark.skipif(JAVA is None, reason="there is no java here"),
-    pytest.mark.skipif(not CLASSPATH, reason=f"{CLASSPATH_VARIABLE} names no Kafka jars"),
+    pytest.mark.skipif(not CLASSPATH, reason=MISSING),
 ]
 
 

@@ -23,7 +23,7 @@ from pegel import Client
 from pegel.sync.consumer import Consumer
 from pegel.testing import LocalCluster
 from tests.interop.members import HEARTBEAT_MS, SESSION_MS
-from tests.interop.test_java_tools import CLASSPATH, CLASSPATH_VARIABLE
+from tests.support.kafka_jars import CLASSPATH, MISSING
 
 pytestmark = [pytest.mark.interop, pytest.mark.process, pytest.mark.timeout(170)]
 PARTITIONS = 6
@@ -226,7 +226,7 @@ def test_python_clients_in_one_group(party: Party) -> None:
 
 @pytest.mark.java
 @pytest.mark.skipif(shutil.which("java") is None, reason="there is no java here")
-@pytest.mark.skipif(not CLASSPATH, reason=f"{CLASSPATH_VARIABLE} names no Kafka jars")
+@pytest.mark.skipif(not CLASSPATH, reason=MISSING)
 def test_kafkas_java_consumer_among_them(party: Party) -> None:
     _play(party, ["java", "confluent", "java"])
 

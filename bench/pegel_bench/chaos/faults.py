@@ -6,11 +6,16 @@ the campaign mends the cluster after each round.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import resource
+import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from random import Random
 
 from pegel.testing.network import OUTSIDE, Kind
@@ -330,3 +335,57 @@ def disk_fails_at_follower(scene: Scene) -> None:
     """Every write to a follower's disk fails from now on."""
     follower = scene.follower()
     _disk_fails(scene, follower, f"the disk of follower {follower} fails")
+
+
+_MOUNT = (
+    ""
+    if sys.platform == "linux" and os.geteuid() == 0 and shutil.which("mount")
+    else "needs to be root on Linux (a small tmpfs)"
+)
+ROOM = 4 * 1024 * 1024
+
+
+@fault(_MOUNT)
+def disk_full(scene: Scene) -> None:
+    """A node whose log is on a small disk that fills up; then there is room again."""
+    cluster = scene.cluster
+    node_id = scene.random.choice(sorted(cluster.nodes))
+    log = cluster.nodes[node_id].data_dir / "log"
+    aside = log.with_name("log.aside")
+    cluster.terminate(node_id)
+    log.rename(aside)
+    log.mkdir()
+    size = sum(p.stat().st_size for p in aside.rglob("*") if p.is_file()) * 2 + ROOM
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(log)],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    try:
+        shutil.copytree(aside, log, dirs_exist_ok=True)
+        cluster.restart(node_id)
+        scene.now(f"the disk of node {node_id} is full")
+        filler = log / "filler"
+        _fill(filler)
+        scene.wait(1, 4)
+        filler.unlink()
+        if not cluster.is_running(node_id):
+            cluster.restart(node_id)
+        scene.wait(0.5, 1)
+    finally:
+        if cluster.is_running(node_id):
+            cluster.terminate(node_id)
+        shutil.rmtree(aside)
+        shutil.copytree(log, aside)
+        subprocess.run(["umount", str(log)], check=True, capture_output=True)
+        log.rmdir()
+        aside.rename(log)
+    cluster.restart(node_id)
+
+
+def _fill(path: Path) -> None:
+    """Until not a byte fits."""
+    with path.open("wb", buffering=0) as file:
+        for chunk in (1 << 20, 1 << 12, 1):
+            with contextlib.suppress(OSError):
+                while True:
+                    file.write(bytes(chunk))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import shutil
 import subprocess
@@ -16,14 +15,13 @@ from pegel.seams.clock import RealClock
 from pegel.seams.disk import RealDisk, ThreadDiskQueue
 from pegel_broker.log import LogManager
 from tests.broker.log.harness import NOW, TOPIC_ID, batch, config
-
-CLASSPATH = os.environ.get("PEGEL_KAFKA_CLASSPATH", "")
+from tests.support.kafka_jars import CLASSPATH, MISSING
 
 pytestmark = [
     pytest.mark.java,
     pytest.mark.skipif(
         not CLASSPATH or shutil.which("java") is None,
-        reason="needs java and PEGEL_KAFKA_CLASSPATH (the jars of Apache Kafka)",
+        reason=f"there is no java here, or {MISSING}",
     ),
 ]
 
