@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import TypeVar
 
 from pegel.errors import ConnectionFailedError, RequestTimeoutError, UnsupportedVersionError
@@ -24,12 +25,17 @@ DEFAULT_TIMEOUT = 30.0
 
 
 class _Pending:
-    __slots__ = ("future", "response_type", "version")
+    __slots__ = ("future", "on_answer", "response_type", "version")
 
     def __init__(
-        self, future: asyncio.Future[Message], response_type: type[Message], version: int
+        self,
+        future: asyncio.Future[Message],
+        response_type: type[Message],
+        version: int,
+        on_answer: Callable[[asyncio.Future[Message]], None] | None,
     ) -> None:
         self.future = future
+        self.on_answer = on_answer
         self.response_type = response_type
         self.version = version
 
@@ -152,8 +158,17 @@ class Connection:
             )
         return high
 
-    def send(self, message: Message, version: int | None = None) -> asyncio.Future[Message]:
+    def send(
+        self,
+        message: Message,
+        version: int | None = None,
+        on_answer: Callable[[asyncio.Future[Message]], None] | None = None,
+    ) -> asyncio.Future[Message]:
         """Write a request; the future is its response. The caller bounds the wait.
+
+        Args:
+            on_answer: called with the future as soon as the response is there, before those who
+                wait for it: a turn of the event loop sooner than a callback of the future.
 
         Raises:
             ConnectionFailedError: already closed.
@@ -166,7 +181,9 @@ class Connection:
         self._correlation_id = correlation_id = (self._correlation_id + 1) & 0x7FFFFFFF
         future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
         buffers = encode_request(message, version, correlation_id, self.client_id)
-        self._pending[correlation_id] = _Pending(future, RESPONSES[ApiKey(api_key)], version)
+        self._pending[correlation_id] = _Pending(
+            future, RESPONSES[ApiKey(api_key)], version, on_answer
+        )
         self._wire.write(buffers)
         return future
 
@@ -243,6 +260,8 @@ class Connection:
             if pending.response_type is ApiVersionsResponse:
                 version = _api_versions_version(frame, version)
             pending.future.set_result(decode_response(pending.response_type, version, frame))
+            if pending.on_answer is not None:
+                pending.on_answer(pending.future)
         except ProtocolError as error:
             # What follows on this connection can no longer be trusted.
             if pending is not None and not pending.future.done():

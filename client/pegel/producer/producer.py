@@ -81,6 +81,7 @@ class Producer:
         delivery = await self.send_soon(
             topic, value, key=key, partition=partition, headers=headers, timestamp=timestamp
         )
+        self._sender.run_now()
         if timeout is None:
             return await delivery
         try:

@@ -84,7 +84,9 @@ class BrokerState:
 class InFlight:
     """One produce request that has left."""
 
-    __slots__ = ("batches", "broker", "connection", "deadline", "future", "names", "sent_at")
+    __slots__ = (
+        "batches", "broker", "connection", "deadline", "done", "future", "names", "sent_at",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -99,6 +101,7 @@ class InFlight:
         self.names: dict[uuid.UUID, str] = {}
         self.sent_at, self.deadline = sent_at, deadline
         self.future: asyncio.Future[Message] | None = None
+        self.done = False
 
     def build(
         self, view: ClusterView, *, acks: int, timeout: float, codec: Codec, level: int | None

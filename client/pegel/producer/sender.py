@@ -87,6 +87,12 @@ class Sender:
             self._run_scheduled = True
             self._loop.call_soon(self._run)
 
+    def run_now(self) -> None:
+        """Somebody waits for what was just put in: where nothing is in flight, and so nothing to
+        gather with, it need not wait for the loop's next round."""
+        if self._options.linger_ms <= 0 and not any(b.in_flight for b in self._brokers.values()):
+            self._run()
+
     async def flush(self) -> None:
         """Wait until every batch that exists now is acknowledged or has failed."""
         self._flushing += 1
@@ -245,7 +251,9 @@ class Sender:
             if acks == 0:
                 connection.send_no_response(request, version)
             else:
-                sent.future = connection.send(request, version)
+                on_done = partial(self._on_done, sent)
+                sent.future = connection.send(request, version, on_done)
+                sent.future.add_done_callback(on_done)
         except PegelError as error:
             self._on_request_failed(sent, error)
             return
@@ -257,11 +265,14 @@ class Sender:
             return
         assert sent.future is not None
         broker.in_flight.append(sent)
-        sent.future.add_done_callback(partial(self._on_done, sent))
 
     # Answers
 
     def _on_done(self, sent: InFlight, future: asyncio.Future[Message]) -> None:
+        """The answer came (told at once), or there will be none (told by the future)."""
+        if sent.done:
+            return
+        sent.done = True
         sent.broker.in_flight.remove(sent)
         if self._closed:
             return
