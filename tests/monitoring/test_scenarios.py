@@ -43,6 +43,8 @@ HOST = {
     "PegelEventLoopSaturated", "PegelSlowRequests", "PegelSlowRaftCommit", "PegelSlowFsync",
     "PegelDiskFillsIn4Hours",
 }  # fmt: skip
+# A broker that is out of the ISR for long leads nothing, although it is preferred.
+IMBALANCE = frozenset({"PegelPreferredLeaderImbalance"})
 
 
 class Scene:
@@ -130,7 +132,7 @@ def _not_active(cluster: LocalCluster) -> int:
 def test_a_broker_is_killed(stage: Scene) -> None:
     victim = _not_active(stage.cluster)
     stage.cluster.kill(victim)
-    stage.raises("PegelBrokerDown", "PegelUnderReplicated", "PegelFencedBrokers")
+    stage.raises("PegelBrokerDown", "PegelUnderReplicated", "PegelFencedBrokers", may=IMBALANCE)
     # Alertmanager has it, and shows the cause but not what follows from it.
     Stack.until(lambda: "PegelBrokerDown" in stage.stack.received(), "Alertmanager knows")
     Stack.until(
@@ -162,20 +164,35 @@ def test_a_follower_is_held_back(stage: Scene) -> None:
             ConfigResourceType.BROKER, str(victim), {"follower.replication.throttled.rate": None}
         )
 
+    async def write_much(client: pegel.AsyncClient) -> None:
+        for _ in range(12):
+            await client.send_many(TOPIC, [os.urandom(1_000)] * 1_000)
+
     stage.ask(throttle)
-    stage.cluster.pause(victim)  # who is in sync is not throttled: it has to be behind first
-    time.sleep(5)
-    stage.cluster.resume(victim)
-    Stack.until(lambda: stage.stack.up() == 3, "it is scraped again")
+    stage.cluster.pause(victim)
+    try:
+        # Who is in sync is not throttled, and a limit lets through what one response brings: it has
+        # to be out of the ISR, and far behind.
+        Stack.until(lambda: "PegelUnderReplicated" in stage.stack.firing(), "it is out of the ISR")
+        stage.ask(write_much)
+        stage.cluster.resume(victim)
+        Stack.until(lambda: stage.stack.up() == 3, "it is scraped again")
+        _held_back(stage)
+    finally:
+        stage.ask(release)
+    stage.clears()
+
+
+def _held_back(stage: Scene) -> None:
     stage.raises(
-        "PegelUnderReplicated", may=frozenset({"PegelBrokerDown", "PegelFencedBrokers"}),
+        "PegelUnderReplicated", may=IMBALANCE | {"PegelBrokerDown", "PegelFencedBrokers"},
     )  # fmt: skip
     Stack.until(
-        lambda: stage.stack.firing() - HOST == {"PegelUnderReplicated"},
-        f"only the held back follower is left: {stage.stack.firing()}",
+        lambda: stage.stack.firing() - HOST - IMBALANCE == {"PegelUnderReplicated"},
+        "only the held back follower is left",
     )
-    stage.ask(release)
-    stage.clears()
+    time.sleep(5)
+    assert "PegelUnderReplicated" in stage.stack.firing()
 
 
 def test_a_consumer_stops_reading(stage: Scene) -> None:
@@ -232,10 +249,13 @@ def test_an_unclean_election(stage: Scene) -> None:
     time.sleep(3)
     cluster.kill(leader)
     cluster.restart(follower)
+    # Two of three were down at once: for a moment no majority of controllers was there.
     stage.raises(
         "PegelOfflinePartitions", "PegelBrokerDown", "PegelFencedBrokers", "PegelUnderReplicated",
-        may=frozenset({"PegelUnderMinIsr", "PegelRequestErrors", "PegelNoActiveController",
-                       "PegelRaftWithoutLeader", "PegelRaftLeaderFlapping"}),
+        may=IMBALANCE | {
+            "PegelUnderMinIsr", "PegelRequestErrors", "PegelNoActiveController",
+            "PegelRaftWithoutLeader", "PegelRaftLeaderFlapping", "PegelStalledConsumer",
+        },
     )  # fmt: skip
     stage.ask(let_anybody_lead)
     stage.ask(write)
@@ -251,7 +271,7 @@ def test_the_controllers_lose_their_majority(stage: Scene) -> None:
     stage.cluster.kill(second)
     stage.raises(
         "PegelBrokerDown", "PegelNoActiveController", "PegelRaftWithoutLeader",
-        may=frozenset({"PegelUnderReplicated", "PegelUnderMinIsr", "PegelRequestErrors",
+        may=IMBALANCE | frozenset({"PegelUnderReplicated", "PegelUnderMinIsr", "PegelRequestErrors",
                        "PegelFencedBrokers", "PegelOfflinePartitions", "PegelStalledConsumer"}),
     )  # fmt: skip
     # Each waits for the other: no majority, no ready line.
