@@ -146,7 +146,7 @@ def main() -> None:
 
         async def create() -> None:
             async with pegel.AsyncClient(cluster.bootstrap) as client:
-                await client.create_topic("many", partitions=PARTITIONS, replication=3)
+                await client.create_topic("many", partitions=PARTITIONS, replication=3, timeout=60)
 
         asyncio.run(create())
         throughput(cluster, arguments.seconds, scraped=False)  # warm-up
