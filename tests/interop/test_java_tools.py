@@ -185,3 +185,44 @@ def test_the_log_dump_tool_verifies_the_indexes(
 def test_the_log_dump_tool_reads_the_producer_snapshots(partition_directories: list[Path]) -> None:
     dump = tool("DumpLogSegments", "--files", _files(partition_directories[0], ".snapshot"))
     assert re.search(r"producerId: \d+ producerEpoch: 0 .*lastSequence: \d+", dump), dump
+
+
+def groups(cluster: LocalCluster, *arguments: str) -> str:
+    return tool(
+        "consumer.group.ConsumerGroupCommand", "--bootstrap-server", cluster.bootstrap, *arguments
+    )
+
+
+def test_groups_are_described_reset_and_deleted(cluster: LocalCluster, topic: str) -> None:
+    topics(cluster, "--create", "--topic", topic, "--partitions", "1", "--replication-factor", "3")
+    Confluent(cluster.bootstrap).produce(topic, 0, [(None, b"%d" % n) for n in range(20)])
+    tool(
+        "consumer.ConsoleConsumer", "--bootstrap-server", cluster.bootstrap, "--topic", topic,
+        "--group", topic, "--from-beginning", "--max-messages", "20", "--timeout-ms", "20000",
+    )  # fmt: skip
+    described = groups(cluster, "--describe", "--group", topic)
+    assert re.search(rf"{topic}\s+{topic}\s+0\s+20\s+20\s+0\s", described), described
+    assert re.search(rf"{topic}\s+Empty", groups(cluster, "--list", "--state"))
+    reset = ("--reset-offsets", "--to-offset", "5", "--topic", topic, "--execute")
+    assert re.search(rf"{topic}\s+0\s+5", groups(cluster, "--group", topic, *reset))
+    deleted = groups(cluster, "--group", topic, "--delete-offsets", "--topic", topic)
+    assert "Successful" in deleted
+    assert "successful" in groups(cluster, "--delete", "--group", topic)
+
+
+def test_the_internal_topic_is_read_by_kafkas_own_decoder(
+    cluster: LocalCluster, topic: str
+) -> None:
+    topics(cluster, "--create", "--topic", topic, "--partitions", "1", "--replication-factor", "3")
+    Confluent(cluster.bootstrap).produce(topic, 0, [(None, b"%d" % n) for n in range(20)])
+    tool(
+        "consumer.ConsoleConsumer", "--bootstrap-server", cluster.bootstrap, "--topic", topic,
+        "--group", topic, "--from-beginning", "--max-messages", "20", "--timeout-ms", "20000",
+    )  # fmt: skip
+    files = [p for p in cluster.data_dir.glob("node-1/log/__consumer_offsets-*/*.log")
+             if topic.encode() in p.read_bytes()]  # fmt: skip
+    (file,) = files
+    dumped = tool("DumpLogSegments", "--files", str(file), "--offsets-decoder", "--print-data-log")
+    assert '"protocolType":"consumer","generation":1,"protocol":"range"' in dumped
+    assert f'"group":"{topic}","topic":"{topic}","partition":0' in dumped
+    assert '"version":"4","data":{"offset":20' in dumped
