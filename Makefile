@@ -6,7 +6,7 @@ STAMP := $(VENV)/.complete
 WORKERS ?= 4
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo test simulate sensitivity lint format facade clean scale
+.PHONY: help setup up demo test simulate sensitivity lint format facade clean scale healing
 .PHONY: simulate-raft monitor check-monitoring chaos
 
 help: ## show this help
@@ -26,6 +26,9 @@ up: $(STAMP) ## leave a three-broker cluster running on port 9092 until Ctrl-C
 
 demo: $(STAMP) ## stream the standard library through three brokers, kill a leader, lose nothing
 	@exec $(BIN)/python -m pegel_bench.demo
+
+healing: $(STAMP) ## kill one of five brokers for good under load: what the rebuild costs the clients
+	@$(BIN)/python -m pegel_bench.healing
 
 scale: $(STAMP) ## the pure controller with 1,000 brokers and 100,000 partitions: CPU and memory
 	$(BIN)/python -m tests.simulation.scale

@@ -35,6 +35,7 @@ CAUSES: Mapping[str, str] = {
     "reassigned": "its replicas are being moved",
     "replaced": "a replica's broker is gone for good, and another is built in its place",
     "moved": "the move of its replicas is done",
+    "the leader moves away": "the leader before was to hold no replica any more",
     "reassignment cancelled": "the move of its replicas was cancelled",
 }
 # Causes that are the same word for the broker and for the partitions that follow from it.

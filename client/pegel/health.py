@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 from pegel.admin.types import (
     ClusterDescription,
     LogDir,
     PartitionDescription,
+    Reassignment,
     TopicDescription,
 )
 
@@ -67,6 +68,35 @@ def find_problems(
     for topic in topics:
         problems += _topic_problems(topic, live, min_insync_replicas.get(topic.name, 1))
     return sorted(problems, key=lambda problem: -problem.health)
+
+
+def without_moves(
+    topics: Sequence[TopicDescription], moves: Sequence[Reassignment]
+) -> list[TopicDescription]:
+    """The topics with the replicas that they have by right.
+
+    A replica that a move adds is no replica that is missing while it is copied, and no more of
+    them are asked to be in sync than before (KIP-455).
+    """
+    adding = {tuple(move.partition): set(move.adding) for move in moves}
+    moving = {topic for topic, _ in adding}
+    return [
+        topic
+        if topic.name not in moving
+        else replace(
+            topic,
+            partitions=tuple(
+                replace(
+                    p,
+                    replicas=tuple(
+                        r for r in p.replicas if r not in adding.get((topic.name, p.partition), ())
+                    ),
+                )
+                for p in topic.partitions
+            ),
+        )
+        for topic in topics
+    ]
 
 
 def worst(problems: Sequence[Problem]) -> Health:

@@ -15,11 +15,13 @@ from pegel.admin.types import (
     ClusterDescription,
     LogDir,
     PartitionDescription,
+    Reassignment,
     TopicDescription,
 )
 from pegel.cli.explain import clock_time
 from pegel.explain import CAUSES, describe_event, explain_partition, outlook
-from pegel.health import Health, find_problems, worst
+from pegel.health import Health, find_problems, without_moves, worst
+from pegel.types import TopicPartition
 
 CONTROL = Path(__file__).resolve().parents[2] / "controller/pegel_controller/control"
 
@@ -179,6 +181,16 @@ def _topic(*partitions: PartitionDescription) -> TopicDescription:
 def test_a_healthy_cluster_has_no_problems() -> None:
     problems = find_problems(_cluster(), [_topic(_partition(1, (1, 2, 3)))], {"t": 3})
     assert (problems, worst(problems)) == ([], Health.HEALTHY)
+
+
+def test_a_move_is_no_problem_and_asks_for_no_more_in_sync_than_before() -> None:
+    """One replica by right, two for a time, and a minimum of two that one replica cannot meet."""
+    moving = PartitionDescription(0, 1, 5, (2, 1), (1,), ())
+    move = Reassignment(TopicPartition("t", 0), (2, 1), (2,), (1,))
+    topics = [_topic(moving)]
+    assert find_problems(_cluster(), topics, {"t": 2}) != []
+    assert find_problems(_cluster(), without_moves(topics, [move]), {"t": 2}) == []
+    assert without_moves(topics, []) == topics
 
 
 def test_problems_are_grouped_and_the_worst_come_first() -> None:

@@ -119,13 +119,15 @@ def health(bootstrap: str, timeout: float, as_json: bool) -> None:
 async def _find(bootstrap: str, timeout: float) -> list[Problem]:
     from pegel.admin.types import ConfigResourceType
     from pegel.errors import PegelError, UnsupportedFeatureError
-    from pegel.health import Health, Problem, find_problems
+    from pegel.health import Health, Problem, find_problems, without_moves
 
     async with connect(bootstrap, timeout) as client:
-        cluster, topics = await asyncio.gather(
+        cluster, topics, moves = await asyncio.gather(
             client.admin.describe_cluster(timeout=timeout),
             client.admin.list_topics(internal=True, timeout=timeout),
+            client.admin.list_reassignments(timeout=timeout),
         )
+        topics = without_moves(topics, moves)
         log_dirs: list[LogDir] = []
         silent: list[Problem] = []
         try:
