@@ -188,7 +188,8 @@ class GroupAdmin(AdminBase):
     async def alter_group_offsets(
         self,
         group: str,
-        offsets: Mapping[TopicPartition, int | CommittedOffset],
+        offsets: Mapping[TopicPartition, int | CommittedOffset]
+        | Mapping[tuple[str, int], int | CommittedOffset],
         *,
         timeout: float | None = None,
     ) -> None:

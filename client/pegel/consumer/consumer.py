@@ -13,6 +13,7 @@ from pegel.consumer.fetched import Fetched
 from pegel.consumer.fetcher import Fetcher
 from pegel.consumer.group import GroupSession, Hooks, set_positions
 from pegel.consumer.heart import Hearts
+from pegel.consumer.positions import find_partitions
 from pegel.consumer.progress import Progress
 from pegel.consumer.standalone import StandaloneGroup
 from pegel.consumer.subscription import UNKNOWN, PartitionState, Subscription
@@ -83,18 +84,7 @@ class Consumer:
             return
         metadata, options = self._cluster.metadata, self._options
         reset_time = LATEST if options.offset_reset == "latest" else EARLIEST
-        assigned: list[TopicPartition] = []
-        for name in self._topics:
-            topic = await metadata.topic(name)
-            assigned += [TopicPartition(name, p.index) for p in topic.partitions]
-        for tp in self._partitions:
-            topic = await metadata.topic(tp.topic)
-            if not 0 <= tp.partition < len(topic.partitions):
-                last = len(topic.partitions) - 1
-                raise ValueError(
-                    f"topic {tp.topic!r} has partitions 0 to {last}, not {tp.partition}"
-                )
-            assigned.append(tp)
+        assigned = await find_partitions(metadata, self._topics, self._partitions)
         fetcher = Fetcher(self._cluster, self._subscription, options)
         self._fetcher = fetcher
         metadata.listen(self._on_metadata)
@@ -149,6 +139,11 @@ class Consumer:
     def has_group(self) -> bool:
         """Whether offsets can be committed."""
         return self._options.group is not None and self._options.commit != "none"
+
+    @property
+    def rebalances(self) -> int:
+        """How often the group was shared out anew while this consumer was its member."""
+        return self._group.core.counts.generations if isinstance(self._group, GroupSession) else 0
 
     async def wait_for_assignment(self, timeout: float | None = None) -> list[TopicPartition]:
         """The partitions, once the group has settled on who reads which.

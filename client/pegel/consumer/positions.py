@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 
 from pegel.cluster import Cluster
 from pegel.config import ConsumerOptions
 from pegel.consumer.subscription import UNKNOWN, PartitionState, Subscription
 from pegel.errors import LogTruncationError, PegelError, broker_error
+from pegel.metadata import Metadata
 from pegel.network.pool import Endpoint
 from pegel.offsets import EARLIEST, LATEST, list_offsets
 from pegel.protocol.messages.offset_for_leader_epoch import (
@@ -197,3 +198,24 @@ class Positions:
         if not error.retriable:
             self._fail(error)
         self._cluster.metadata.request_refresh()
+
+
+async def find_partitions(
+    metadata: Metadata, topics: Sequence[str], partitions: Sequence[TopicPartition]
+) -> list[TopicPartition]:
+    """All partitions of ``topics``, then ``partitions``, once all of them are known.
+
+    Raises:
+        TopicNotFoundError, ConnectionFailedError, ValueError: a partition that is not there.
+    """
+    found: list[TopicPartition] = []
+    for name in topics:
+        topic = await metadata.topic(name)
+        found += [TopicPartition(name, p.index) for p in topic.partitions]
+    for tp in partitions:
+        topic = await metadata.topic(tp.topic)
+        if not 0 <= tp.partition < len(topic.partitions):
+            last = len(topic.partitions) - 1
+            raise ValueError(f"topic {tp.topic!r} has partitions 0 to {last}, not {tp.partition}")
+        found.append(tp)
+    return found

@@ -59,6 +59,11 @@ class Consumer:
         """Whether offsets can be committed."""
         return self._portal.run(lambda: self._inner.has_group)
 
+    @property
+    def rebalances(self) -> int:
+        """How often the group was shared out anew while this consumer was its member."""
+        return self._portal.run(lambda: self._inner.rebalances)
+
     def wait_for_assignment(self, timeout: float | None = None) -> list[TopicPartition]:
         """The partitions, once the group has settled on who reads which.
 
