@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 from collections.abc import Callable
 from typing import Protocol, TypeVar
@@ -76,7 +77,11 @@ class RealNetwork:
         self, factory: Callable[[], P], host: str, port: int
     ) -> tuple[asyncio.Transport, P]:
         loop = asyncio.get_running_loop()
-        transport, protocol = await loop.create_connection(factory, host, port)
+        try:
+            transport, protocol = await loop.create_connection(factory, host, port)
+        except (ValueError, OverflowError) as error:
+            # A name that is none (UnicodeError from its encoding, a NUL) or no port: peers send both.
+            raise OSError(errno.EINVAL, f"no address: {host!r:.80}:{port}: {error}") from None
         sock = transport.get_extra_info("socket")
         if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -194,3 +194,16 @@ def test_pauses_grow_to_a_bound() -> None:
     early = sum(retry_pause(i, 0.02, 1.0, rng) for i in range(10))
     assert early < 0.3
     assert retry_pause(100, 0.02, 1.0, rng) >= 0.8
+
+
+@pytest.mark.parametrize(
+    ("host", "port"), [("x" * 300, 9092), ("a..b", 9092), ("a\0b", 9092), ("127.0.0.1", 2**31)]
+)
+def test_an_address_that_is_none_is_a_failed_connection(host: str, port: int) -> None:
+    """Peers tell addresses: a broker in its metadata, a node as it registers."""
+
+    async def main() -> None:
+        with pytest.raises(ConnectionFailedError, match="cannot connect"):
+            await Connection.open(RealNetwork(), RealClock(), host, port, timeout=5.0)
+
+    asyncio.run(main())
