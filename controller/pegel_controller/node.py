@@ -290,7 +290,14 @@ class ControllerNode:
         await self._committed(self._propose(self.controller.note(record)))
 
     async def respond(self, result: ControllerResult) -> Wire:
+        """The response, once what it rests on is committed."""
         await self._committed(self._propose(result))
+        if not result.records and not self.raft.lease_valid(self.world.clock.monotonic()):
+            # Nothing was committed for it: another controller may have changed what it tells of.
+            try:
+                await self.raft.read_barrier()
+            except RaftError:
+                raise self.not_controller() from None
         assert result.response is not None
         return result.response
 

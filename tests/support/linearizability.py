@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 
 S = TypeVar("S", bound=Hashable)
 NEVER = float("inf")
-STEPS_MAX = 5_000_000
+STEPS_MAX = 1_000_000
 
 
 class UndecidedError(Exception):

@@ -28,7 +28,7 @@ LARGE = {
     "two elections, messages in any order": Bounds(proposals=0),
     "a crash, messages in any order": Bounds(term=1, crashes=1, candidates=(1,)),
     "messages twice": Bounds(term=1, proposals=2, duplicates=1, candidates=(1,), ordered=True),
-    "messages lost and repeated": Bounds(term=1, heartbeats=2, candidates=(1,), ordered=True),
+    "messages lost and repeated": Bounds(term=1, heartbeats=1, candidates=(1,), ordered=True),
 }
 
 
