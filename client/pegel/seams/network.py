@@ -80,7 +80,7 @@ class RealNetwork:
         try:
             transport, protocol = await loop.create_connection(factory, host, port)
         except (ValueError, OverflowError) as error:
-            # A name that is none (UnicodeError from its encoding, a NUL) or no port: peers send both.
+            # A name that does not encode or has a NUL, or no port: peers tell such addresses.
             raise OSError(errno.EINVAL, f"no address: {host!r:.80}:{port}: {error}") from None
         sock = transport.get_extra_info("socket")
         if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
