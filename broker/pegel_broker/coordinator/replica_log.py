@@ -56,7 +56,7 @@ class ReplicaLog:
         found = self.hosted.log.read(offset, max_bytes, limit_offset=self.high_watermark)
         result = await found if isinstance(found, asyncio.Future) else found
         assert isinstance(result, ReadResult)
-        if not result.records:
+        if not result.records and result.next_offset <= offset:
             raise LogError(ErrorCode.KAFKA_STORAGE_ERROR, f"nothing can be read at {offset}")
         return [memoryview(piece) for piece in result.records], result.next_offset
 
