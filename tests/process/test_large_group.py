@@ -1,4 +1,7 @@
-"""Two hundred consumers in one group over two hundred partitions, frame by frame."""
+"""Two hundred consumers in one group over two hundred partitions, frame by frame.
+
+What is assigned is the members' affair: the coordinator does not look for the topic.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ import struct
 
 import pytest
 
-import pegel
 from pegel.protocol.errors import ErrorCode
 from pegel.protocol.messages.find_coordinator import (
     FindCoordinatorRequest,
@@ -117,8 +119,6 @@ async def coordinator(bootstrap: str) -> tuple[str, int]:
 
 
 async def _scenario(bootstrap: str) -> None:
-    async with pegel.AsyncClient(bootstrap) as client:
-        await client.admin.create_topic("wide", partitions=PARTITIONS, replication=3)
     address = await coordinator(bootstrap)
     clients = [RawClient(*await asyncio.open_connection(*address)) for _ in range(MEMBERS)]
     members = [Member(client) for client in clients]
