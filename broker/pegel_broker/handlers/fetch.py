@@ -7,7 +7,9 @@ epochs (KIP-595), 13 topic ids (KIP-516), 15 the epoch of a replica's broker (KI
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TypeVar
 from uuid import UUID
 
 from pegel.protocol.api_keys import ApiKey
@@ -26,18 +28,21 @@ from pegel_broker.handlers.registry import handles
 from pegel_broker.replication.fetch_session import Key, SessionError, SessionRequest
 from pegel_broker.replication.results import FetchItem, FetchPlan, PartitionFetchResult
 
+T = TypeVar("T")
+
 
 @handles(ApiKey.FETCH)
 def fetch(request: Request) -> Answer:
     message, broker, version = request.message, request.broker, request.version
     assert isinstance(message, FetchRequest)
     replica_id = message.replica_state.replica_id if version >= 15 else message.replica_id
+    items, forgotten = _items(message), _forgotten(message)
     try:
         resolved = broker.sessions.resolve(
             message.session_id,
             message.session_epoch if version >= 7 else -1,
-            _items(message),
-            _forgotten(message),
+            items,
+            forgotten,
             follower=replica_id >= 0,
             by_id=version >= 13,
         )
@@ -54,20 +59,40 @@ def fetch(request: Request) -> Answer:
         rack=message.rack_id,
         allow_follower=version >= 11,
     )
-    results = broker.replicas.fetch(plan)
     follower = replica_id >= 0
+    if follower and resolved.incremental and resolved.session is not None:
+        # Of what the session holds, only that which changed.
+        read = broker.replicas.standing.fetch(plan, resolved.session, items, forgotten)
+        if not isinstance(read, asyncio.Future):
+            return _respond(request, replace(resolved, items=read[0]), read[1], follower=True)
+        return _answer_later(
+            read,
+            lambda found: _respond(
+                request, replace(resolved, items=found[0]), found[1], follower=True
+            ),
+        )
+    results = broker.replicas.fetch(plan)
     if not isinstance(results, asyncio.Future):
         return _respond(request, resolved, results, follower=follower)
+    return _answer_later(
+        results, lambda found: _respond(request, resolved, found, follower=follower)
+    )
+
+
+def _answer_later(
+    results: asyncio.Future[T], respond: Callable[[T], FetchResponse]
+) -> asyncio.Future[Message]:
+    """The response, once there are results; no task is needed for that."""
     response: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
 
-    def done(future: asyncio.Future[list[PartitionFetchResult]]) -> None:
+    def done(future: asyncio.Future[T]) -> None:
         if response.done() or future.cancelled():
             return
         error = future.exception()
         if error is not None:
             response.set_exception(error)
         else:
-            response.set_result(_respond(request, resolved, future.result(), follower=follower))
+            response.set_result(respond(future.result()))
 
     results.add_done_callback(done)
     # A client that is gone must not be waited for.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from pegel.protocol.errors import ErrorCode
 from pegel_broker.log.errors import LogError
@@ -18,11 +18,12 @@ if TYPE_CHECKING:
 Results = list[PartitionFetchResult]
 # Results, with the reads that wait for a device by their number.
 _Pending = dict[int, asyncio.Future[ReadResult]]
+Numbered = TypeVar("Numbered", Results, dict[int, PartitionFetchResult])
 
 
 def fetch(manager: ReplicaManager, plan: FetchPlan) -> Results | asyncio.Future[Results]:
     """Read every item; wait in the purgatory where there is too little and no error."""
-    reader = _Reader(manager, plan)
+    reader = Reader(manager, plan)
     results: Results = []
     for number, item in enumerate(plan.items):
         results.append(reader.read(number, item))
@@ -33,7 +34,7 @@ def fetch(manager: ReplicaManager, plan: FetchPlan) -> Results | asyncio.Future[
     return DelayedFetch(manager, plan, results).future
 
 
-class _Reader:
+class Reader:
     """Reads items of one plan in order, within its ``max_bytes``."""
 
     def __init__(self, manager: ReplicaManager, plan: FetchPlan, size: int = 0) -> None:
@@ -162,7 +163,8 @@ def _divergence(hosted: HostedPartition, item: FetchItem) -> tuple[int, int] | N
     return None
 
 
-async def _collect(results: Results, pending: _Pending) -> Results:
+async def collect(results: Numbered, pending: _Pending) -> Numbered:
+    """Fill in what the devices bring, by number."""
     for number, read in pending.items():
         try:
             found = await read
@@ -175,7 +177,7 @@ async def _collect(results: Results, pending: _Pending) -> Results:
 
 def _finish_reads(results: Results, pending: _Pending) -> asyncio.Future[Results]:
     """The results once the devices have answered."""
-    return asyncio.ensure_future(_collect(results, pending))
+    return asyncio.ensure_future(collect(results, pending))
 
 
 class DelayedFetch(FetchWaiter):
@@ -233,7 +235,7 @@ class DelayedFetch(FetchWaiter):
         """Read what changed; answer if that is enough, or if the time is up."""
         if self.future.done():
             return
-        reader = _Reader(self._manager, self._plan, self._kept_bytes)
+        reader = Reader(self._manager, self._plan, self._kept_bytes)
         fresh = {
             number: reader.read(number, self._plan.items[number])
             for number in sorted(self._changed)

@@ -35,6 +35,7 @@ from pegel_broker.replication.results import (
     PartitionProduceResult,
     TrimResult,
 )
+from pegel_broker.replication.standing import StandingFetches
 from pegel_broker.replication.throttle import RateLimit
 from pegel_controller.config import (
     BROKER_CONFIGS,
@@ -98,6 +99,7 @@ class ReplicaManager:
         self._isr = IsrSync(self, alter_partition)
         self.trimming: dict[HostedPartition, None] = {}  # with a DeleteRecords that waits
         self._strays_checked = False
+        self.standing = StandingFetches(self)
 
     # -- what there is
 
@@ -476,6 +478,7 @@ class ReplicaManager:
         self.resign()
         for hosted in self.all_hosted():
             hosted.fail_waiting(ErrorCode.NOT_LEADER_OR_FOLLOWER)
+        self.standing.close()
         await self._isr.close()
         await self._fetchers.close()
         self.purgatory.close()

@@ -183,6 +183,17 @@ class Partition:
         progress.on_fetch(now, offset, log_start_offset, broker_epoch, leader_end)
         return ErrorCode.NONE
 
+    def on_append(self, now: float, end_before: int) -> None:
+        """The log has grown: until this moment, who had all of it was caught up.
+
+        A follower with nothing to fetch need not ask for the partition again and again to say so.
+        """
+        state = self.state
+        if isinstance(state, Leader):
+            for progress in state.followers.values():
+                if progress.log_end_offset == end_before:
+                    progress.caught_up_at = max(progress.caught_up_at, now)
+
     def advance(self, stable_offset: int, min_insync_replicas: int) -> bool:
         """Move the high watermark as far as it may go; whether it moved.
 

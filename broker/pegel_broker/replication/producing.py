@@ -97,6 +97,7 @@ def _append(
         stats = hosted.stats
         stats.received_bytes += appended.bytes
         stats.received_records += appended.count
+        hosted.core.on_append(now, appended.first_offset)
         hosted.on_appended()
         manager.watch_lag(hosted)
     else:

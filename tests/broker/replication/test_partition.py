@@ -283,3 +283,16 @@ def test_what_is_committed_is_held_by_all_who_may_lead(seed: int) -> None:
             assert replica == 1 or core.high_watermark <= ends[replica], (seed, replica)
         assert isinstance(core.state, Leader)
         assert set(committed) <= set(core.state.maximal_isr) | set(core.state.isr)
+
+
+def test_a_follower_with_nothing_to_fetch_is_caught_up_until_the_log_grows() -> None:
+    """It need not ask for an idle partition again and again to stay in sync."""
+    core = _leader(end=5)
+    for replica in (2, 3):
+        _fetch(core, 1.0, replica, 5, 5)
+    core.on_append(1000.0, 5)
+    assert core.wanted_isr(1000.0 + LAG, 6, LAG) is None  # as it is
+    # Follower 2 gets it, 3 does not: another record does not excuse who was behind before.
+    _fetch(core, 1001.0, 2, 6, 6)
+    core.on_append(1020.0, 6)
+    assert core.wanted_isr(1000.5 + LAG, 7, LAG) == (1, 2)

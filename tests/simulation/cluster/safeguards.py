@@ -309,7 +309,7 @@ _TABLE: list[tuple[str, str, str, str]] = [
     ),
     (
         "consumers read below the high watermark",
-        "pegel_broker.replication.fetching:_Reader._read",
+        "pegel_broker.replication.fetching:Reader._read",
         "log.log_end_offset if follower else core.high_watermark",
         "log.log_end_offset",
     ),
