@@ -142,6 +142,9 @@ class Bench:
         requests = row.figures["requests"]
         if spec.pids and requests:
             row.figures["cpu_us_per_request"] = row.figures["broker_cpu_s"] / requests * 1e6
+            megabytes = row.figures.get("mb_per_s", 0.0) * row.figures["seconds"]
+            if megabytes:
+                row.figures["cpu_ms_per_mb"] = row.figures["broker_cpu_s"] / megabytes * 1e3
         return row
 
 

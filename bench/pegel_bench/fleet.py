@@ -17,21 +17,26 @@ from pegel.errors import PegelError
 from pegel_bench.load.spec import LoadResult, LoadSpec
 
 _STOP_WAIT = 10.0
+_ENDINGS = (signal.SIGINT, signal.SIGTERM)
 Watch = Callable[[str, list[dict[str, Any]]], None]
 
 
 class Interrupt:
-    """Ctrl-C while loads run: the first asks for partial results, the second ends at once."""
+    """Ctrl-C, or SIGTERM: the first asks for partial results, the second ends at once.
+
+    Either way what was started is stopped: clusters must not outlive their benchmark.
+    """
 
     def __init__(self) -> None:
         self.asked = False
 
     def __enter__(self) -> Interrupt:
-        self._before = signal.signal(signal.SIGINT, self._on_signal)
+        self._before = {n: signal.signal(n, self._on_signal) for n in _ENDINGS}
         return self
 
     def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGINT, self._before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def _on_signal(self, number: int, _: object) -> None:
         if self.asked:

@@ -150,7 +150,7 @@ def _bars(rows: Sequence[Row], targets: Sequence[str], figure: str) -> str:
             )
         series.append((target, found))
     unit = {"mb_per_s": "MB/s", "ready_s": "s", "resident_mb": "MB", "after_mb": "MB",
-            "idle_cpu_percent": "%"}.get(figure, "ms")  # fmt: skip
+            "idle_cpu_percent": "%", "cpu_ms_per_mb": "ms/MB"}.get(figure, "ms")  # fmt: skip
     return _legend(shown) + svg.bars([label for _, label in cases], series, unit)
 
 

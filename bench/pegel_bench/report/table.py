@@ -26,8 +26,13 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         ("records_per_s", "records/s", "count", False),
         ("p50_ms", "p50 ms", "ms", True),
         ("p99_ms", "p99 ms", "ms", True),
+        ("cpu_ms_per_mb", "broker CPU ms/MB", "rate", True),
     ),
-    "latency": (("requests_per_s", "requests/s", "count", False), *_LATENCY),
+    "latency": (
+        ("requests_per_s", "requests/s", "count", False),
+        *_LATENCY,
+        ("cpu_us_per_request", "broker CPU µs/request", "rate", True),
+    ),
     "consume": (
         ("mb_per_s", "MB/s", "rate", False),
         ("records_per_s", "records/s", "count", False),
@@ -62,7 +67,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
 }
 # What a ratio is made of, where targets are compared.
 HEADLINE = {
-    "throughput": ("mb_per_s",),
+    "throughput": ("mb_per_s", "cpu_ms_per_mb"),
     "latency": ("p50_ms", "p99_ms", "p99.9_ms"),
     "consume": ("mb_per_s",),
     "end-to-end": ("consumed_p50_ms", "consumed_p99_ms"),
