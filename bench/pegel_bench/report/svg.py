@@ -154,7 +154,7 @@ def timeline(
         return ""
     ends = [t for _, _, events, _ in lanes for t, _ in events]
     start, end = -200.0, min(max(times), max(max(ends) * 1.25, 600.0))
-    lane, top = 74, 8
+    lane, top = 92, 8
     height = top + lane * len(lanes) + 30
     width = WIDTH - _RIGHT - _LEFT
 
@@ -172,11 +172,11 @@ def timeline(
     for number, (name, series, events, color) in enumerate(lanes):
         y = top + lane * number
         out.append(_text(_LEFT + 4, y + 12, name, "start", "strong"))
-        strokes = "".join(f"M{x_of(t):.1f} {y + 52}v14" for t in series if start <= t <= end)
+        strokes = "".join(f"M{x_of(t):.1f} {y + 70}v14" for t in series if start <= t <= end)
         out.append(f'<path class="s{color}" d="{strokes}"/>')
         for i, (at, text) in enumerate(events):
-            x, row = x_of(at), y + 24 + 11 * (i % 3)
-            out.append(f'<path class="flag" d="M{x:.1f} {y + 66}V{row - 6}"/>')
+            x, row = x_of(at), y + 25 + 11 * (i % 4)
+            out.append(f'<path class="flag" d="M{x:.1f} {y + 84}V{row - 6}"/>')
             late = x > WIDTH - 120
             where = (x - 3, "end") if late else (x + 3, "start")
             out.append(_text(where[0], row, f"{text} {at:,.0f}", where[1], "flagtext"))
