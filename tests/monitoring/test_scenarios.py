@@ -21,6 +21,7 @@ import pytest
 import pegel
 from pegel.admin.types import ConfigResourceType
 from pegel.testing import LocalCluster
+from pegel.types import TopicPartition
 from tests.monitoring.load import TOPIC, Load
 from tests.monitoring.stack import Stack
 
@@ -232,9 +233,7 @@ def test_an_unclean_election(stage: Scene) -> None:
             await producer.send_many("fragile", [b"acknowledged"] * 100)
 
     async def let_anybody_lead(client: pegel.AsyncClient) -> None:
-        await client.admin.alter_config(
-            ConfigResourceType.TOPIC, "fragile", {"unclean.leader.election.enable": True}
-        )
+        await client.admin.elect_leaders([TopicPartition("fragile", 0)], unclean=True)
 
     stage.ask(create)
     leader = cluster.leader_of("fragile", 0)
