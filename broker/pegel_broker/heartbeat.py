@@ -77,6 +77,8 @@ class BrokerSession:
             asyncio.create_task(self._follow(), name="metadata"),
             asyncio.create_task(self._beat(), name="heartbeats"),
         ]
+        for task in self._tasks:
+            task.add_done_callback(_tell_end)
 
     async def close(self) -> None:
         for task in self._tasks:
@@ -225,3 +227,9 @@ class BrokerSession:
         """
         broker = image.brokers.get(self._registration.broker_id)
         return broker is not None and broker.incarnation == self._registration.incarnation
+
+
+def _tell_end(task: asyncio.Task[None]) -> None:
+    """A session whose half has ended looks alive and is not: it must not go unseen."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        _log.critical("the task %s of this broker failed", task.get_name(), exc_info=error)

@@ -291,8 +291,9 @@ def test_roles_of_an_earlier_life_are_not_taken() -> None:
         await s.controller.metadata.put(
             m.MetadataFetchResponse(entries=(_entry(1, earlier),), commit_index=1)
         )
-        await s.until(lambda: s.session.image.index == 1)
+        await s.until(lambda: len(s.controller.named("metadata_fetch")) == 2)
         assert s.changes == []
+        assert s.session.image.index == 0, "applied is what the broker has taken"
         await s.controller.metadata.put(
             m.MetadataFetchResponse(entries=(_entry(2, _registered()),), commit_index=2)
         )

@@ -115,7 +115,8 @@ class ControllerChannel:
                 while True:
                     await self._connected.wait()
                     connection = self._connection
-                    assert connection is not None
+                    if connection is None:
+                        continue  # lost again before it was this call's turn
                     try:
                         answer = await connection.call(method, body)
                     except RpcRefusedError as error:

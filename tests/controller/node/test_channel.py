@@ -1,0 +1,29 @@
+"""The channel of a broker to the active controller, where its turns fall badly."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import pytest
+
+from pegel.seams import World
+from pegel_controller.rpc import messages as m
+from pegel_controller.rpc.channel import ControllerChannel, ControllerUnavailableError
+
+
+def test_a_connection_lost_before_its_turn_is_waited_for_again() -> None:
+    """Made and lost between the wake of a waiting call and its turn: no reason to give up."""
+
+    async def main() -> None:
+        world = World(None, None, None, None, random.Random(1))  # type: ignore[arg-type]
+        channel = ControllerChannel(world, 1, {1: ("localhost", 1)}, lambda: "")
+        request = m.MetadataFetchRequest(1, 0)
+        call = asyncio.create_task(channel.call("metadata_fetch", request, 0.05))
+        await asyncio.sleep(0)
+        channel._connected.set()
+        channel._connected.clear()
+        with pytest.raises(ControllerUnavailableError):
+            await call
+
+    asyncio.run(main())
