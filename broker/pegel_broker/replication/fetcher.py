@@ -46,6 +46,9 @@ PARTITION_BACK_OFF = 0.050
 INTERRUPT_DELAY = 0.002
 # A paced fetcher asks for little at a time: its leader is to serve others in between.
 PACED_RESPONSE_BYTES = 512 * 1024
+# Its turn is not to be held by a leader that has nothing, or that hangs.
+PACED_WAIT_MS = 20
+PACED_REQUEST_TIMEOUT = 2.0
 # A limit that is raised, or a move that is cancelled, is noticed after this long at most.
 REST_MAX = 1.0
 
@@ -64,18 +67,28 @@ class _Following:
     delayed: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Paced:
+    """What all paced fetchers of a broker share: KIP-73's limit, and whose turn it is.
+
+    One works at a time, its rest included: a broker that takes replicas from many leaders must
+    not keep all of them busy.
+    """
+
+    limit: RateLimit
+    turn: asyncio.Lock
+
+
 class ReplicaFetcher:
     """Follows partitions led by ``leader_id`` until ``close``.
 
-    With a ``limit`` it is paced: for replicas that are behind by design, and that nobody waits for.
+    With ``paced`` it is for replicas that are behind by design, and that nobody waits for.
     """
 
-    def __init__(
-        self, manager: ReplicaManager, leader_id: int, limit: RateLimit | None = None
-    ) -> None:
+    def __init__(self, manager: ReplicaManager, leader_id: int, paced: Paced | None = None) -> None:
         self.leader_id = leader_id
         self._manager = manager
-        self._limit = limit
+        self._paced = paced
         self._pace = CatchUpPace()
         self._loop = asyncio.get_running_loop()
         self._partitions: dict[Key, _Following] = {}
@@ -91,7 +104,7 @@ class ReplicaFetcher:
         self._changed = asyncio.Event()  # there may be something to ask for
         self._interrupt = asyncio.Event()  # do not wait for the request in flight
         self._task = asyncio.create_task(
-            self._run(), name=f"replica-fetcher-{leader_id}{'' if limit is None else '-paced'}"
+            self._run(), name=f"replica-fetcher-{leader_id}{'' if paced is None else '-paced'}"
         )
 
     def __len__(self) -> int:
@@ -143,10 +156,13 @@ class ReplicaFetcher:
             try:
                 connection = await self._connect()
                 if connection is not None:
-                    await self._round(connection)
+                    if self._paced is None:
+                        await self._round(connection)
+                    else:
+                        async with self._paced.turn:
+                            await self._round(connection)
+                            await self._rest(self._paced.limit)
                     back_off = BACK_OFF_MIN
-                    if self._limit is not None:
-                        await self._rest(self._limit)
                     continue
             except (PegelError, OSError) as error:
                 _log.debug("fetching from broker %d: %s", self.leader_id, error)
@@ -233,7 +249,9 @@ class ReplicaFetcher:
         interrupted = asyncio.ensure_future(self._interrupt.wait())
         try:
             await asyncio.wait(  # type: ignore[type-var]
-                {sent, interrupted}, timeout=REQUEST_TIMEOUT, return_when=asyncio.FIRST_COMPLETED
+                {sent, interrupted},
+                timeout=REQUEST_TIMEOUT if self._paced is None else PACED_REQUEST_TIMEOUT,
+                return_when=asyncio.FIRST_COMPLETED,
             )
         finally:
             interrupted.cancel()
@@ -307,10 +325,10 @@ class ReplicaFetcher:
             replica_state=ReplicaState(
                 replica_id=manager.node_id, replica_epoch=manager.broker_epoch()
             ),
-            max_wait_ms=options.fetch_wait_max_ms,
+            max_wait_ms=options.fetch_wait_max_ms if self._paced is None else PACED_WAIT_MS,
             min_bytes=1,
             max_bytes=options.fetch_response_max_bytes
-            if self._limit is None
+            if self._paced is None
             else PACED_RESPONSE_BYTES,
             session_id=self._session_id,
             session_epoch=self._session_epoch,

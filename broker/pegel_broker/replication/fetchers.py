@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from pegel_broker.replication.fetcher import ReplicaFetcher
+from pegel_broker.replication.fetcher import Paced, ReplicaFetcher
 from pegel_broker.replication.hosted import HostedPartition
 from pegel_broker.replication.partition import Follower
 from pegel_broker.replication.throttle import RateLimit
@@ -27,6 +27,7 @@ class ReplicaFetchers:
 
     def __init__(self, manager: ReplicaManager) -> None:
         self.limit = RateLimit()  # follower.replication.throttled.rate
+        self._paced = Paced(self.limit, asyncio.Lock())
         self._manager = manager
         self._fetchers: dict[_Key, ReplicaFetcher] = {}
         self._closing: dict[asyncio.Task[None], None] = {}
@@ -38,8 +39,8 @@ class ReplicaFetchers:
         key = (hosted.core.state.leader_id, hosted.paced)
         fetcher = self._fetchers.get(key)
         if fetcher is None:
-            limit = self.limit if hosted.paced else None
-            fetcher = self._fetchers[key] = ReplicaFetcher(self._manager, key[0], limit)
+            paced = self._paced if hosted.paced else None
+            fetcher = self._fetchers[key] = ReplicaFetcher(self._manager, key[0], paced)
         fetcher.add(hosted)
 
     def forget(self, hosted: HostedPartition) -> None:
