@@ -45,7 +45,7 @@ PARTITION_BACK_OFF = 0.050
 # Partitions that arrive together (a new topic, a failover) share one new session.
 INTERRUPT_DELAY = 0.002
 # A paced fetcher asks for little at a time: its leader is to serve others in between.
-PACED_RESPONSE_BYTES = 512 * 1024
+PACED_RESPONSE_BYTES = 256 * 1024
 # Its turn is not to be held by a leader that has nothing, or that hangs.
 PACED_WAIT_MS = 20
 PACED_REQUEST_TIMEOUT = 2.0
