@@ -380,6 +380,9 @@ class ReplicaFetcher:
         if high_watermark > hosted.core.high_watermark:
             hosted.core.high_watermark = high_watermark
             hosted.on_high_watermark()
+        if self._paced is not None and log.log_end_offset >= data.high_watermark:
+            # It will join the ISR with its next fetch: from then on writes wait for it.
+            self._manager.on_caught_up(hosted)
         if data.log_start_offset > log.log_start_offset:
             log.delete_records_before(min(data.log_start_offset, hosted.core.high_watermark))
             self._touch(key)  # whoever deletes records waits to be told (KIP-107)

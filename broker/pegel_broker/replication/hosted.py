@@ -90,7 +90,8 @@ class HostedPartition:
     """Everything this broker keeps for one replica. All on the event loop."""
 
     __slots__ = (
-        "acks_all", "acks_leader", "adding", "core", "in_sync", "log", "min_insync_replicas",
+        "acks_all", "acks_leader", "adding", "caught_up", "core", "in_sync", "log",
+        "min_insync_replicas",
         "on_committed", "purgatory", "read_elsewhere_until", "stats", "throttled_as_follower",
         "throttled_as_leader", "topic_id", "trims", "watchers",
     )  # fmt: skip
@@ -111,6 +112,7 @@ class HostedPartition:
         self.min_insync_replicas = 1
         # Whether this replica is being added, and whether it is in the ISR, by the metadata.
         self.adding = False
+        self.caught_up = False  # as a paced follower, with what its leader has committed
         self.in_sync = False
         self.throttled_as_leader = False
         self.throttled_as_follower = False
@@ -139,7 +141,9 @@ class HostedPartition:
     @property
     def paced(self) -> bool:
         """Whether this replica, as a follower, may be copied at a limited pace only."""
-        return (self.adding or self.throttled_as_follower) and not self.in_sync
+        return (
+            (self.adding or self.throttled_as_follower) and not self.in_sync and not self.caught_up
+        )
 
     def set_throttled(self, node_id: int, values: Mapping[str, Value]) -> None:
         """Take ``leader.`` and ``follower.replication.throttled.replicas`` (KIP-73)."""

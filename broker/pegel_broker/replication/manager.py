@@ -317,6 +317,11 @@ class ReplicaManager:
         if isinstance(hosted.core.state, Follower) and hosted.log.offline is None:
             self._fetchers.follow(hosted)
 
+    def on_caught_up(self, hosted: HostedPartition) -> None:
+        """A paced follower holds all that is committed: it follows like the others from now on."""
+        hosted.caught_up = True
+        self._change_pace(hosted)
+
     def _drop_topic(self, topic_id: UUID) -> None:
         for hosted in [h for h in self._hosted.values() if h.topic_id == topic_id]:
             self._drop(hosted)
