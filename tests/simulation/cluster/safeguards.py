@@ -367,9 +367,36 @@ QUICK = {
 }
 
 # Noticed by these tests; the cluster needs more seeds than a run has, or none can tell.
+_DIVERGENCE = "tests/broker/replication/test_divergence.py"
+_BELOW_MIN_ISR = "test_the_high_watermark_stands_still_below_min_isr"
+_FAULTS = "tests/broker/log/test_faults.py"
+_FAILED_SYNC = "test_after_a_failed_sync_nothing_more_is_stable_and_the_directory_is_offline"
+_CONTROLLER = "tests/controller/control/test_controller.py"
+_COMPARES = "test_alter_partition_compares_and_sets"
 BY_TESTS = {
-    "acks=all needs min.insync.replicas": (
-        "tests/broker/replication/test_divergence.py::test_the_high_watermark_stands_still_below_min_isr"
+    "acks=all needs min.insync.replicas": f"{_DIVERGENCE}::{_BELOW_MIN_ISR}",
+    "the high watermark stands still below min.insync.replicas": (
+        f"{_DIVERGENCE}::{_BELOW_MIN_ISR}"
+    ),
+    "a refused ISR is forgotten only where it was certainly not done": (
+        f"{_DIVERGENCE}::test_an_expansion_in_doubt_counts_for_the_high_watermark[refused]"
+    ),
+    "flush.messages=1 syncs before it acknowledges": f"{_FAULTS}::{_FAILED_SYNC}",
+    "nothing is acknowledged after a failed write": f"{_FAULTS}::{_FAILED_SYNC}",
+    "a batch out of sequence is refused": (
+        "tests/broker/log/test_cores.py::test_a_retry_of_one_of_the_last_five_batches_is_known"
+    ),
+    "an ISR change is a compare-and-set": f"{_CONTROLLER}::{_COMPARES}",
+    "a fenced broker may not join the ISR (KIP-841)": f"{_CONTROLLER}::{_COMPARES}",
+    "no lease beyond a proposed fence": (
+        f"{_CONTROLLER}::test_no_lease_before_the_broker_knows_whom_its_fence_made_leader"
+    ),
+    "only ISR and ELR may lead": f"{_CONTROLLER}::test_lost_page_cache_leaves_isr_and_elr",
+    "a new controller waits for the leases of the old one": (
+        f"{_CONTROLLER}::test_take_over_drops_the_speculative_tip_and_grants_grace"
+    ),
+    "a host that lost its page cache leaves ISR and ELR": (
+        f"{_CONTROLLER}::test_lost_page_cache_leaves_isr_and_elr"
     ),
 }
 
