@@ -208,6 +208,11 @@ class RaftNode:
         replication.advance_transfer(self, leader)
         return target
 
+    def on_disk_stalled(self, now: float) -> None:
+        """This node's disk does not answer: let somebody lead whose disk does."""
+        if isinstance(self.state, Leader):
+            election.become_follower(self, self.term, None, now)
+
     def on_peer_lost(self, peer: int, now: float) -> None:
         """The process of ``peer`` is known to be gone: no lease of its leadership remains."""
         self._now = now

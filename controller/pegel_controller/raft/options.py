@@ -21,6 +21,7 @@ class RaftOptions:
     peer_lost_stagger: float = 0.060
     hurry_retry_min: float = 0.030
     hurry_retry_max: float = 0.090
+    disk_stall_max: float = 2.0  # a leader whose sync takes longer steps down
     append_bytes_max: int = 1 << 20
     inflight_messages_max: int = 64
     inflight_bytes_max: int = 8 << 20

@@ -60,6 +60,7 @@ class RaftRunner:
         # Readys that wait for the sync under way; the next sync covers them all.
         self._waiting: list[Ready] = []
         self._syncing = False
+        self._sync_began = 0.0
         self._unsaved_commit: HardState | None = None
         self._proposals: dict[int, tuple[int, asyncio.Future[int]]] = {}
         self._read_tokens: dict[int, asyncio.Future[None]] = {}
@@ -303,6 +304,10 @@ class RaftRunner:
         now = self._world.clock.monotonic()
         if now >= self._node.next_deadline():
             self._node.tick(now)
+            # A leader applies only what its own disk has: while that hangs it would lead for ever
+            # and decide nothing, for its heartbeats need no disk.
+            if self._syncing and now - self._sync_began > self._options.disk_stall_max:
+                self._node.on_disk_stalled(now)
             self._pump()
         self._arm()
 
@@ -341,6 +346,7 @@ class RaftRunner:
             return
         unsaved, self._unsaved_commit = self._unsaved_commit, None
         self._syncing = True
+        self._sync_began = self._world.clock.monotonic()
         future = self._queue.submit(lambda: self._persist(batch, unsaved))
         future.add_done_callback(lambda done: self._persisted(done, batch))
 

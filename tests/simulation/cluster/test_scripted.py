@@ -107,3 +107,24 @@ def test_a_controller_without_a_quorum_is_not_asked_hundreds_of_times() -> None:
         for n in others:
             told.cluster.nodes[n].release()
         told.until_healthy()
+
+
+def test_a_controller_whose_disk_hangs_gives_way() -> None:
+    """Its heartbeats need no disk, so it led for ever and decided nothing (seed 5017)."""
+    with story() as told:
+        old = told.cluster.active_controller()
+        assert old is not None
+        machine = told.cluster.nodes[old]
+        machine.disk.slow = 1e9
+
+        # A decision that its disk never confirms; its client gives up.
+        task = told.loop.start(
+            told.client.create_topic("u", partitions=1, replication=1, timeout=1.0)
+        )
+        told.pass_time(5.0)
+        assert task.exception() is not None
+        assert told.cluster.active_controller() not in {None, old}
+        machine.kill()
+        machine.disk.slow = 0.0
+        machine.start()
+        told.until_healthy()
