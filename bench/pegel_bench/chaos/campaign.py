@@ -258,6 +258,8 @@ class Campaign:
     def _judge(self, cluster: ProxiedCluster, load: Load, one: Round, topic: str) -> None:
         if not load.stop():
             one.findings.append("hangs: a client did not end")
+        if load.failed:
+            one.findings.append(f"client failed: {load.failed}")
         one.ended, one.gave_up = load.ended, load.gave_up
         found = gaps(load, one.faults[0].began if one.faults else one.began)
         one.unavailable_ms = max((gap.ms for gap in found), default=0.0)

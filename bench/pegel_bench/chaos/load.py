@@ -39,11 +39,13 @@ class Load:
         self.began = self.ended = 0.0
         # Values that a client gave up, by error: they may be in the log or not.
         self.gave_up: dict[str, int] = {}
+        # Why Pegel's client ended before it was asked to; "" as it should be.
+        self.failed = ""
         self._bootstrap, self._topic = bootstrap, topic
         self._random = Random(seed)
         self._ends = threading.Event()
         self._orders: dict[tuple[str, int], int] = {}
-        self._threads = [threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)]
+        self._threads = [threading.Thread(target=self._pegel, daemon=True)]
         if find_spec("confluent_kafka"):
             self._threads.append(threading.Thread(target=self._librdkafka, daemon=True))
 
@@ -71,6 +73,12 @@ class Load:
         order = self._orders[producer, partition] = self._orders.get((producer, partition), -1) + 1
         value = f"{producer}/{partition}/{order}".encode()
         return self.history.send(Sent(value, producer, (self._topic, partition), order))
+
+    def _pegel(self) -> None:
+        try:
+            asyncio.run(self._run())
+        except PegelError as error:
+            self.failed = str(error)
 
     async def _run(self) -> None:
         async with pegel.AsyncClient(self._bootstrap) as client:
