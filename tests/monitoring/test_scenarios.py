@@ -259,8 +259,9 @@ def test_an_unclean_election(stage: Scene) -> None:
     stage.ask(let_anybody_lead)
     stage.ask(write)
     Stack.until(lambda: "PegelUncleanElection" in stage.stack.firing(), "it is noticed")
+    # The old leader cuts what it had acknowledged. Whether it knows that this was committed depends
+    # on its last checkpoint, so PegelHighWatermarkWentBack may fire or not.
     cluster.restart(leader)
-    Stack.until(lambda: "PegelHighWatermarkWentBack" in stage.stack.firing(), "records were cut")
     stage.clears()
 
 
