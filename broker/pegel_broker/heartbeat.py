@@ -23,6 +23,9 @@ REGISTER_TIMEOUT = 5.0
 REGISTER_RETRY = 0.100
 # A controller that does not answer within this time is taken for hung.
 HEARTBEAT_TIMEOUT = 0.600
+# A broker whose disk does not answer a write for so long asks to be fenced, so that others lead: it
+# can acknowledge nothing. It keeps its session, and is back with the first write that is answered.
+DISK_STALL_MAX = 10.0
 METADATA_WAIT_MS = 10_000
 METADATA_TIMEOUT = 15.0
 
@@ -33,7 +36,8 @@ class BrokerSession:
     ``on_metadata(delta, image)`` is called for every change, in order. ``on_lease(until)`` says
     how long (monotonic seconds) this broker may act as a leader; ``on_lost()`` that its
     registration is no longer valid. ``on_hand_over(partitions)`` stops writes to partitions that
-    others are to lead, and returns all that wait for that.
+    others are to lead, and returns all that wait for that. ``disk_stalled()`` says for how many
+    seconds a write has not been answered.
     """
 
     def __init__(
@@ -46,6 +50,7 @@ class BrokerSession:
         on_lease: Callable[[float], None],
         on_lost: Callable[[], None],
         on_hand_over: Callable[[tuple[m.HandOver, ...]], tuple[m.HandOver, ...]],
+        disk_stalled: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self.image = MetadataImage()
         self.broker_epoch = -1
@@ -60,6 +65,7 @@ class BrokerSession:
         self._on_lease = on_lease
         self._on_lost = on_lost
         self._on_hand_over = on_hand_over
+        self._disk_stalled = disk_stalled
         # What was fetched, and how far the log went when this session began to fetch.
         self._fetched = self.image
         self._history_end: int | None = None
@@ -136,9 +142,10 @@ class BrokerSession:
     async def _heartbeat(self) -> float:
         """One heartbeat; the time until the next."""
         sent_at = self._world.clock.monotonic()
+        wants_fence = self._wants_fence()
         request = m.HeartbeatRequest(
             self._registration.broker_id, self.broker_epoch, self.image.index,
-            wants_shutdown=self._wants_shutdown,
+            wants_fence=wants_fence, wants_shutdown=self._wants_shutdown,
         )  # fmt: skip
         try:
             response = await self._channel.call("heartbeat", request, HEARTBEAT_TIMEOUT)
@@ -164,9 +171,22 @@ class BrokerSession:
         if resigned:
             resign = m.ResignRequest(self._registration.broker_id, self.broker_epoch, resigned)
             await self._channel.call("resign", resign, HEARTBEAT_TIMEOUT)
+        if wants_fence and not self._wants_shutdown:
+            return self._interval
         if self._wants_shutdown or (self.fenced and not self._may_leave.is_set()):
             return EAGER_INTERVAL
         return self._interval
+
+    def _wants_fence(self) -> bool:
+        """Whether the disk hangs and somebody else could lead."""
+        stalled = self._disk_stalled()
+        if stalled < DISK_STALL_MAX:
+            return False
+        own = self._registration.broker_id
+        others = any(b.eligible for i, b in self.image.brokers.items() if i != own)
+        if others and not self.fenced:
+            _log.warning("the disk has not answered for %.1f s: others are to lead", stalled)
+        return others
 
     def _set_fenced(self, fenced: bool) -> None:
         if fenced != self.fenced:

@@ -241,7 +241,7 @@ class Node:
             world, self.channel, registration,
             config.number("broker.heartbeat.interval.ms") / 1000,
             self._on_metadata, self.replicas.on_lease, self.replicas.resign,
-            self.replicas.hand_over,
+            self.replicas.hand_over, self.logs.stalled_seconds,
         )  # fmt: skip
         self.session.start()
         self._tasks.append(asyncio.create_task(self._broker_ready(), name="ready"))

@@ -23,7 +23,7 @@ CAUSES: Mapping[str, str] = {
     "restarted": "it came back as a new process",
     "shutdown": "it was shut down in order",
     "unregistered": "it was removed from the cluster",
-    "asked to be fenced": "it asked for it",
+    "disk stalled": "its disk did not answer, so it could acknowledge nothing",
     "page cache lost": "its host was restarted, so that what it held cannot be trusted",
     "log directory failed": "its log directory failed",
     "too slow": "it fell behind",

@@ -8,9 +8,11 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 from uuid import UUID
 
+import pytest
+
 from pegel.protocol.errors import ErrorCode
 from pegel.seams import World
-from pegel_broker.heartbeat import HEARTBEAT_TIMEOUT, BrokerSession
+from pegel_broker.heartbeat import DISK_STALL_MAX, HEARTBEAT_TIMEOUT, BrokerSession
 from pegel_controller.metadata import MetadataDelta, MetadataImage, encode_records
 from pegel_controller.metadata import records as r
 from pegel_controller.metadata.wire import Wire
@@ -83,12 +85,13 @@ class Session:
         self.changes: list[MetadataDelta] = []
         self.asked: list[tuple[m.HandOver, ...]] = []
         self.resigned: tuple[m.HandOver, ...] = ()
+        self.stalled = 0.0
         world = World(self.clock, None, None, None, random.Random(1))  # type: ignore[arg-type]
         registration = m.RegisterBrokerRequest(1, ME, "localhost", 9092)
         self.session = BrokerSession(
             world, self.controller, registration, interval,  # type: ignore[arg-type]
             lambda delta, _image: self.changes.append(delta),
-            self.leases.append, self._on_lost, self._on_hand_over,
+            self.leases.append, self._on_lost, self._on_hand_over, lambda: self.stalled,
         )  # fmt: skip
 
     def _on_lost(self) -> None:
@@ -315,3 +318,28 @@ def test_what_is_applied_is_told_with_each_heartbeat() -> None:
         assert isinstance(s.session.image, MetadataImage)
 
     _run(main)
+
+
+@pytest.mark.parametrize("others", [True, False])
+def test_a_broker_whose_disk_hangs_asks_to_be_fenced_where_others_can_lead(others: bool) -> None:
+    async def main(s: Session) -> None:
+        other = r.BrokerRegisteredRecord(2, 12, UUID(int=2), "localhost", 9093, None, "boot")
+        records = [_registered(), r.BrokerUnfencedRecord(1, 11)]
+        records += [other, r.BrokerUnfencedRecord(2, 12)] if others else []
+        s.session.image = MetadataImage().apply(records, 1)
+        s.session.start()
+
+        async def asked() -> bool:
+            """What the next heartbeats ask for, all of them sent from now on."""
+            sent = len(s.controller.named("heartbeat"))
+            await s.beats(sent + 3)
+            return s.controller.named("heartbeat")[-1].wants_fence
+
+        s.stalled = DISK_STALL_MAX - 0.1
+        assert not await asked()
+        s.stalled = DISK_STALL_MAX
+        assert await asked() is others
+        s.stalled = 0.0
+        assert not await asked()
+
+    _run(main, interval=0.001)

@@ -121,6 +121,7 @@ class LogDirectory:
         self._on_offline = on_offline
         self._dirty: dict[WritableLog, None] = {}
         self._writing: list[WriteBatch] | None = None
+        self._writing_since = 0.0  # monotonic seconds, while a write is under way
         self._scheduled = False
         self._cached: deque[tuple[WritableLog, int, int]] = deque()
         self._cached_bytes = 0
@@ -178,6 +179,7 @@ class LogDirectory:
         if not batches:
             return
         self._writing = batches
+        self._writing_since = self.clock.monotonic()
         disk, now = self.disk, self.clock.monotonic
         future = self.writes.submit(lambda: write_all(disk, now, batches))
         future.add_done_callback(self._on_written)
@@ -218,6 +220,12 @@ class LogDirectory:
     def forget(self, log: WritableLog) -> None:
         """``log`` is removed: nothing of it is written any more."""
         self._dirty.pop(log, None)
+
+    def stalled_seconds(self) -> float:
+        """For how long the write under way has not been answered; 0 where there is none."""
+        if self._writing is None or self.offline is not None:
+            return 0.0
+        return self.clock.monotonic() - self._writing_since
 
     # --- other file work ---
 

@@ -130,6 +130,10 @@ class LogManager:
         """All log directories, offline ones too."""
         return [keeper.directory for keeper in self._keepers]
 
+    def stalled_seconds(self) -> float:
+        """For how long the slowest directory has not answered a write."""
+        return max((d.stalled_seconds() for d in self.directories), default=0.0)
+
     @property
     def directory_ids(self) -> dict[str, uuid.UUID]:
         """The id in each directory's ``meta.properties``, by path."""

@@ -129,7 +129,7 @@ class BrokerControl:
         if request.wants_shutdown:
             records, done = self._shut_down(tip, broker_id)
         elif request.wants_fence and not broker.fenced:
-            records = self.fence(tip, broker_id, "asked to be fenced")
+            records = self.fence(tip, broker_id, "disk stalled")
         elif broker.fenced and not request.wants_fence and caught_up and not broker.shutting_down:
             unfenced = BrokerUnfencedRecord(broker_id, broker.broker_epoch)
             tip.apply([unfenced])

@@ -125,6 +125,29 @@ def test_group_commit_syncs_once_for_many_appends() -> None:
     run(main)
 
 
+def test_a_disk_that_hangs_is_known_by_the_age_of_its_write() -> None:
+    async def main() -> None:
+        harness = Harness()
+        manager = await harness.manager()
+        log = manager.create("t", 0, TOPIC_ID)
+        await drain()
+        assert manager.stalled_seconds() == 0
+        queue = harness.queues.named("log-write")
+        queue.hold()
+        log.append_as_leader(batch(), 0, NOW)
+        await drain(5)
+        first = manager.stalled_seconds()
+        await drain(5)
+        log.append_as_leader(batch(), 0, NOW)  # what comes meanwhile does not make it younger
+        assert manager.stalled_seconds() > first > 0
+        queue.release()
+        await settle(log)
+        assert manager.stalled_seconds() == 0
+        await manager.close()
+
+    run(main)
+
+
 def test_flush_messages_counts_and_flush_ms_waits() -> None:
     async def main() -> None:
         harness = Harness()

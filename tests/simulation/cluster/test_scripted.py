@@ -128,3 +128,18 @@ def test_a_controller_whose_disk_hangs_gives_way() -> None:
         machine.disk.slow = 0.0
         machine.start()
         told.until_healthy()
+
+
+def test_a_leader_whose_disk_hangs_for_good_leaves_its_partitions_to_others() -> None:
+    """It kept its session and its leaderships, and acknowledged nothing any more (seed 5017)."""
+    with story() as told:
+        told.write(b"before")
+        old = told.leader
+        machine = told.cluster.nodes[old]
+        machine.disk.slow = 1e9
+        told.write(b"while it hangs")  # the client retries until somebody else leads
+        assert told.leader not in {-1, old}
+        machine.kill()
+        machine.disk.slow = 0.0
+        machine.start()
+        told.until_healthy()
