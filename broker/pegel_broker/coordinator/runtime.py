@@ -31,6 +31,8 @@ _log = logging.getLogger("pegel.broker")
 # What is read and replayed before other work of the loop gets its turn.
 LOAD_CHUNK_BYTES = 256 * 1024
 LOAD_RETRY = 0.050
+# A broker without a lease may expire nobody; it looks again after this time.
+NO_LEASE_RETRY = 0.1
 # Partitions that are read at the same time.
 MAX_LOADING = 4
 # Writes of one partition that are not committed yet; more are refused.
@@ -290,8 +292,12 @@ class CoordinatorRuntime(Generic[S]):
                 continue
             now = self._now()
             deadline = hosted.machine.next_deadline()
-            if deadline is not None and deadline <= now.seconds and hosted.log.may_act:
+            due = deadline is not None and deadline <= now.seconds
+            if due and hosted.log.may_act:
                 self._perform(hosted, hosted.machine.on_time(now))
+            elif due:
+                # Without a lease: it comes back, or the partition goes. The deadline stays past.
+                self._arm_at(now.seconds + NO_LEASE_RETRY)
             else:
                 self._arm(hosted)
             self._give_up(hosted, now)

@@ -275,6 +275,28 @@ def test_without_a_lease_nothing_is_answered() -> None:
     run(main)
 
 
+def test_a_deadline_that_passes_without_a_lease_is_not_looked_at_without_pause() -> None:
+    async def main(runtime: Runtime) -> None:
+        log = FakeLog()
+        machine = await loaded(runtime, log)
+        log.may_act = False
+        looked = 0
+        past = asyncio.get_running_loop().time() - 1.0
+
+        def next_deadline() -> float:
+            nonlocal looked
+            looked += 1
+            return past
+
+        machine.next_deadline = next_deadline  # type: ignore[method-assign]
+        runtime._arm_at(past)
+        for _ in range(200):
+            await asyncio.sleep(0)
+        assert 0 < looked < 10  # it was once for each turn of the loop
+
+    run(main)
+
+
 def test_a_record_that_cannot_be_read_makes_no_coordinator() -> None:
     async def main(runtime: Runtime) -> None:
         log = FakeLog([batch(b"1"), batch(b"broken"), batch(b"3")])

@@ -310,6 +310,8 @@ def unhealthy(cluster: Cluster, but_for: int | None = None, *, quiet: bool = Tru
             }
             if not wanted:
                 continue
+            if but_for is not None and {*state.isr, *state.elr} <= {but_for}:
+                continue  # nobody else holds it: no member of ISR ∪ ELR survives
             if (state.adding or state.removing) and but_for not in state.replicas:
                 return f"{name}-{number} is still moved ({state.adding}, {state.removing})"
             if state.leader < 0:

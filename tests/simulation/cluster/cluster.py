@@ -59,6 +59,8 @@ class Cluster:
             "offsets.topic.num.partitions": "2",
             **shape.settings,
         }
+        if shape.flush_each:  # the cluster's own topics too
+            settings["log.flush.interval.messages"] = "1"
         for n in ids:
             roles = frozenset({"broker", "controller"} if n in controllers else {"broker"})
             config = NodeConfig(
