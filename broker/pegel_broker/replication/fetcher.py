@@ -118,6 +118,11 @@ class ReplicaFetcher:
         self._appended[key] = following
         self._forgotten.pop(key, None)
         self._touch(key)
+        truncation = hosted.log.truncation
+        if truncation is not None:
+            # For an earlier leader. The log end that is about to be cut off may not be claimed.
+            following.truncating = True
+            truncation.done.add_done_callback(lambda _: self._on_truncated(key, following))
         # The request in flight may wait for half a second: a new one has to take its place.
         self._loop.call_later(INTERRUPT_DELAY, self._interrupt_if_unsent)
 
@@ -436,7 +441,7 @@ class ReplicaFetcher:
         done = log.truncate_fully_and_start_at(offset) if restart else log.truncate_to(offset)
 
         def finished(future: asyncio.Future[None]) -> None:
-            following.truncating = False
+            self._on_truncated(key, following)
             error = None if future.cancelled() else future.exception()
             if error is not None:
                 _log.warning("truncating %s-%d: %s", *hosted.key, error)
@@ -446,8 +451,11 @@ class ReplicaFetcher:
                 if restart:
                     core.high_watermark = offset
                 log.high_watermark = core.high_watermark
-            if self._partitions.get(key) is following:
-                self._touch(key)
-                self._interrupt_if_unsent()
 
         done.add_done_callback(finished)
+
+    def _on_truncated(self, key: Key, following: _Following) -> None:
+        following.truncating = False
+        if self._partitions.get(key) is following:
+            self._touch(key)
+            self._interrupt_if_unsent()

@@ -327,3 +327,33 @@ def test_an_expansion_in_doubt_counts_for_the_high_watermark(answer: str) -> Non
             assert (await waiting).error is ErrorCode.NONE
 
     run(main)
+
+
+def test_a_leader_that_comes_during_a_truncation_is_told_nothing_before_its_end() -> None:
+    """What is about to be cut off may not be claimed, and what was cut off is fetched again."""
+
+    async def main() -> None:
+        async with Replicas(3) as replicas:
+            replicas.create(1, 2, 3)
+            replicas.tell()
+            two, three = replicas.members[2], replicas.members[3]
+            await replicas.produce(1, b"common")
+            replicas.elect(2)
+            replicas.tell(2, 3)
+            await replicas.produce(2, b"not on 1", acks=1)
+            await until(lambda: three.log.stable_offset == 2)
+            three.queues.named("log-write").hold()
+            replicas.elect(1)
+            replicas.tell(1, 3)
+            await until(lambda: three.log.truncation is not None)
+            replicas.elect(2, (2, 3))
+            replicas.tell(2, 3)
+            await turns()
+            claimed = two.high_watermark
+            three.queues.named("log-write").release()
+            assert claimed < 2, "broker 3 is about to cut what it has claimed"
+            await replicas.until_identical(2, 3)
+            assert await three.values() == [b"common", b"not on 1"]
+            await until(lambda: two.high_watermark == 2)
+
+    run(main)
