@@ -22,9 +22,12 @@ class ReplicaLog:
         assert isinstance(state, Leader)
         self.hosted = hosted
         self.epoch = state.epoch
-        self.epoch_start_offset = state.epoch_start_offset
         self._replicas = replicas
         self._state = state
+
+    @property
+    def epoch_start_offset(self) -> int:
+        return self._state.epoch_start_offset
 
     @property
     def is_current(self) -> bool:

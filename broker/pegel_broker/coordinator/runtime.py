@@ -46,8 +46,11 @@ class CoordinatorLog(Protocol):
     """One partition of an internal topic, in one leader epoch of this broker."""
 
     epoch: int
-    # The log end when the leadership began: what a new coordinator has to replay.
-    epoch_start_offset: int
+
+    @property
+    def epoch_start_offset(self) -> int:
+        """The log end when the leadership began: what a new coordinator has to replay."""
+        ...
 
     @property
     def may_act(self) -> bool:

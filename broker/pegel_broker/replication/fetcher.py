@@ -446,11 +446,7 @@ class ReplicaFetcher:
             if error is not None:
                 _log.warning("truncating %s-%d: %s", *hosted.key, error)
                 return
-            if isinstance(core.state, Follower):
-                core.high_watermark = min(core.high_watermark, log.log_end_offset)
-                if restart:
-                    core.high_watermark = offset
-                log.high_watermark = core.high_watermark
+            hosted.on_truncated(restarted=restart)
 
         done.add_done_callback(finished)
 

@@ -64,6 +64,8 @@ class Reader:
             error = core.check_leader(item.current_leader_epoch)
         else:
             error = core.check_replica(item.current_leader_epoch)
+        if not error and follower and hosted.is_being_cut:
+            error = ErrorCode.NOT_LEADER_OR_FOLLOWER
         if error:
             leader_id, leader_epoch = hosted.leader_hint
             return PartitionFetchResult(error, leader_id=leader_id, leader_epoch=leader_epoch)

@@ -188,8 +188,28 @@ class HostedPartition:
         _complete(self.acks_leader, self.log.stable_offset, ErrorCode.NONE, self.purgatory)
         self.advance()
 
+    def on_truncated(self, *, restarted: bool) -> None:
+        """The log was cut to what an earlier leader has, or begins anew at what is its end now."""
+        core, log = self.core, self.log
+        core.on_truncated(log.log_end_offset, restarted=restarted)
+        log.high_watermark = core.high_watermark
+        if isinstance(core.state, Leader):  # elected meanwhile
+            log.assign_epoch(core.state.epoch)
+            self.advance()
+            self.on_high_watermark()
+
+    @property
+    def is_being_cut(self) -> bool:
+        """Whether this leader still cuts its log for an earlier one: not to be followed yet."""
+        state = self.core.state
+        return isinstance(state, Leader) and (
+            self.log.truncation is not None or self.log.latest_epoch < state.epoch
+        )
+
     def advance(self) -> None:
         """Move the high watermark as far as it may go, and wake who waits for it."""
+        if self.log.truncation is not None:
+            return
         if self.core.advance(self.log.stable_offset, self.min_insync_replicas):
             self.on_high_watermark()
 

@@ -215,6 +215,13 @@ class Partition:
         self.high_watermark = following
         return moved
 
+    def on_truncated(self, log_end_offset: int, *, restarted: bool) -> None:
+        """The log was cut for an earlier leader, perhaps since this replica was elected."""
+        end = log_end_offset
+        self.high_watermark = end if restarted else min(self.high_watermark, end)
+        if isinstance(self.state, Leader):
+            self.state.epoch_start_offset = min(self.state.epoch_start_offset, end)
+
     @property
     def is_settled(self) -> bool:
         """Whether the high watermark is known to cover all that earlier leaders made readable."""

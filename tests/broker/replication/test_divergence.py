@@ -357,3 +357,39 @@ def test_a_leader_that_comes_during_a_truncation_is_told_nothing_before_its_end(
             await until(lambda: two.high_watermark == 2)
 
     run(main)
+
+
+def test_a_follower_elected_during_a_truncation_leads_what_is_left() -> None:
+    """Its epoch begins where the cut log ends; nobody reads what is about to go."""
+
+    async def main() -> None:
+        async with Replicas(3) as replicas:
+            replicas.create(1, 2, 3)
+            replicas.tell()
+            two, three = replicas.members[2], replicas.members[3]
+            await replicas.produce(1, b"common")
+            replicas.elect(2)
+            replicas.tell(2, 3)
+            await replicas.produce(2, b"not on 1", acks=1)
+            await until(lambda: three.log.stable_offset == 2)
+            three.queues.named("log-write").hold()
+            replicas.elect(1)
+            replicas.tell(1, 3)
+            await until(lambda: three.log.truncation is not None)
+            replicas.elect(3, (3,))
+            replicas.tell(3)
+            readable = three.high_watermark
+            replicas.tell(2)
+            await turns()
+            early = max(readable, three.high_watermark)
+            three.queues.named("log-write").release()
+            await until(lambda: three.log.truncation is None)
+            await turns()
+            assert early < 2, "consumers could read what is cut off now"
+            assert three.log.epochs.latest == 3
+            assert three.hosted().core.is_settled
+            await replicas.until_identical(2, 3)
+            assert await two.values() == [b"common"]
+            assert (await replicas.produce(3, b"next")).error is ErrorCode.NONE
+
+    run(main)
