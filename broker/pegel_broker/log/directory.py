@@ -203,10 +203,15 @@ class LogDirectory:
             self.unwritten_bytes -= batch.size
             batch.log.on_written(batch)
         self._drop_cached()
-        if self._awaiting_room and self.unwritten_bytes <= CROWDED_BYTES // 2:
-            self._make_room()
+        self.give_back(0)
         if self._dirty and not self._scheduled:
             self._submit()
+
+    def give_back(self, size: int) -> None:
+        """So many bytes that were counted will not be written."""
+        self.unwritten_bytes -= size
+        if self._awaiting_room and self.unwritten_bytes <= CROWDED_BYTES // 2:
+            self._make_room()
 
     def _drop_cached(self) -> None:
         cached = self._cached

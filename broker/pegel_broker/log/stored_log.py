@@ -238,6 +238,7 @@ class StoredLog:
         directory = self.keeper.directory
         if directory.offline is None:  # not the disk, but what it holds
             directory.stats.corrupt += 1
+        self._drop_batches()
         self._fail_waiters(LogError(ErrorCode.KAFKA_STORAGE_ERROR, reason))
         if self.on_offline is not None:
             self.on_offline(cast("PartitionLog", self), reason)
@@ -295,13 +296,16 @@ class StoredLog:
 
     def release(self) -> None:
         """The log is deleted: nobody waits for it any more, and it holds no batches."""
-        directory = self.keeper.directory
-        directory.unwritten_bytes -= self._pending_bytes
-        self._pending_bytes = 0
-        self._pending.clear()
-        self._tail.clear()
+        self._drop_batches()
         self.sealing.clear()
         self._fail_waiters(LogError(ErrorCode.KAFKA_STORAGE_ERROR, "the log was deleted"))
+
+    def _drop_batches(self) -> None:
+        """Hold none in memory: nothing of this log is written any more."""
+        size, self._pending_bytes = self._pending_bytes, 0
+        self._pending.clear()
+        self._tail.clear()
+        self.keeper.directory.give_back(size)
 
     def _fail_waiters(self, error: LogError) -> None:
         waiting = [future for _target, future in self._flush_waiters]

@@ -273,3 +273,32 @@ def test_a_damaged_base_offset_is_damage_and_not_a_log_that_never_gets_there() -
         await manager.close()
 
     run(main)
+
+
+def test_a_damaged_log_does_not_keep_the_others_in_memory() -> None:
+    """It fails with a write under way: its batches go, and the cache keeps its bound."""
+
+    async def main() -> None:
+        harness = Harness()
+        manager = await harness.manager()
+        bad, good = (manager.create("t", n, TOPIC_ID) for n in range(2))
+        await drain()
+        queue = harness.queues.named("log-write")
+        queue.hold()
+        for _ in range(20):
+            bad.append_as_leader(batch(size=1_000_000), 0, NOW)
+            await drain(5)
+        resumed: list[bool] = []
+        assert manager.await_room(lambda: resumed.append(True))
+        bad.fail("damaged")
+        assert resumed, "what is never written takes room"
+        queue.release()
+        for _ in range(12):
+            good.append_as_leader(batch(size=1_000_000), 0, NOW)
+            await settle(good)
+        assert sum(map(len, good.tail_batches())) <= directory.TAIL_CACHE_BYTES
+        assert not bad.tail_batches()
+        assert manager.directories[0].unwritten_bytes == 0
+        await manager.close()
+
+    run(main)
