@@ -160,6 +160,8 @@ class ReplicaFetcher:
             await self._wait_for_work()
             try:
                 connection = await self._connect()
+                if self._unstable():
+                    continue  # a partition came meanwhile
                 if connection is not None:
                     if self._paced is None:
                         await self._round(connection)

@@ -5,6 +5,7 @@ Each ends with logs that are the same bytes, and with everything that was acknow
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import pytest
@@ -391,5 +392,37 @@ def test_a_follower_elected_during_a_truncation_leads_what_is_left() -> None:
             await replicas.until_identical(2, 3)
             assert await two.values() == [b"common"]
             assert (await replicas.produce(3, b"next")).error is ErrorCode.NONE
+
+    run(main)
+
+
+def test_a_partition_that_comes_while_the_fetcher_connects_waits_for_its_own_disk() -> None:
+    """A fetch offset claims what is written, whatever happened since the fetcher last looked."""
+
+    async def main() -> None:
+        async with Replicas(2) as replicas:
+            replicas.create(1, 2, partitions=2)
+            replicas.tell()
+            one, two = replicas.members[1], replicas.members[2]
+            await replicas.produce(1, b"a")
+            await until(lambda: two.log.stable_offset == 1)
+            fetchers = two.manager._fetchers
+            fetchers.forget(two.hosted(0))
+            fetchers.forget(two.hosted(1))
+            fetchers.close_idle()
+            queue = two.queues.named("log-write")
+            queue.hold()
+            two.log.append_as_follower(memoryview(_next_batch(1)))
+            one.log.append_as_follower(memoryview(_next_batch(1)))
+            await until(lambda: one.log.stable_offset == 2)
+            fetchers.follow(two.hosted(1))
+            await asyncio.sleep(0)  # it connects
+            fetchers.follow(two.hosted(0))
+            await turns()
+            claimed = one.high_watermark
+            queue.release()
+            assert claimed < 2, "claimed before it was written"
+            one.hosted().on_stable()
+            await until(lambda: one.high_watermark == 2)
 
     run(main)
