@@ -31,6 +31,7 @@ CAUSES: Mapping[str, str] = {
     "preferred": "the first replica of the list leads where it can",
     "preferred is gone again": "the first replica of the list was to lead and is gone again",
     "returned": "a replica that may lead came back",
+    "fewer are enough": "min.insync.replicas was lowered, so that who left may no longer lead",
     "ordered unclean": "an operator ordered an unclean election",
     "reassigned": "its replicas are being moved",
     "replaced": "a replica's broker is gone for good, and another is built in its place",

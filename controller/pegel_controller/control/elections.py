@@ -1,5 +1,6 @@
 """AlterPartition (compare-and-set), ElectLeaders, balance, failed directories."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from pegel.protocol.errors import ErrorCode
@@ -8,11 +9,12 @@ from pegel_controller.control.handover import Handovers
 from pegel_controller.control.partitions import next_partition
 from pegel_controller.control.tip import Tip
 from pegel_controller.metadata.image import NO_LEADER, PartitionState
-from pegel_controller.metadata.records import PartitionChangeRecord, Record
+from pegel_controller.metadata.records import ConfigRecord, PartitionChangeRecord, Record
 from pegel_controller.rpc import messages as m
 
 # Characters of what a leader says of the cause of a change; it is kept in the history.
 DETAIL_LENGTH_MAX = 200
+MIN_ISR = "min.insync.replicas"
 
 
 def alter_partitions(
@@ -148,6 +150,29 @@ def _elect_one(
         code = ErrorCode.ELIGIBLE_LEADERS_NOT_AVAILABLE
         return None, code, "Eligible topic partition leaders are not available."
     return change, 0, None
+
+
+def end_eligibility(tip: Tip, configs: Sequence[Record]) -> list[Record]:
+    """Empty the ELR wherever, by these new configs, the ISR as it is now may commit.
+
+    Its leader goes on without those that left, so that they may lack what is acknowledged
+    (KIP-966). In the same entry: no broker knows the lower minimum before. Applied to the tip.
+    """
+    changes: list[Record] = []
+    names = {c.resource_name for c in configs if isinstance(c, ConfigRecord) and c.key == MIN_ISR}
+    topics = tip.image.topics_by_name
+    for name in sorted(topics if "" in names else names & topics.keys()):
+        topic_id = topics[name].topic_id
+        min_isr, _ = tip.policy(topic_id)
+        for number, old in enumerate(topics[name].partitions):
+            if old.elr and len(old.isr) >= min(min_isr, old.replication_factor):
+                changes.append(PartitionChangeRecord(
+                    topic_id, number, old.isr, (), old.last_known_elr, old.leader,
+                    old.leader_epoch, old.partition_epoch + 1, old.leader_recovery_state,
+                    "fewer are enough",
+                ))  # fmt: skip
+    tip.apply(changes)
+    return changes
 
 
 def balance(tip: Tip, limit: int, handovers: Handovers) -> None:

@@ -9,7 +9,12 @@ from uuid import UUID
 from pegel_controller.control.controller import Controller
 from pegel_controller.control.options import ControllerResult
 from pegel_controller.metadata.delta import MetadataDelta
-from pegel_controller.metadata.image import RESOURCE_BROKER, MetadataImage, PartitionState
+from pegel_controller.metadata.image import (
+    RESOURCE_BROKER,
+    RESOURCE_TOPIC,
+    MetadataImage,
+    PartitionState,
+)
 from pegel_controller.metadata.records import decode_records, encode_records
 from pegel_controller.rpc import messages as m
 from pegel_controller.rpc.reassignment_messages import (
@@ -81,10 +86,11 @@ class Harness:
     def cancel(self, topic: str = "t", number: int = 0) -> int:
         return self.move(None, topic, number)
 
-    def configure(self, key: str, value: str) -> None:
-        """Set a broker key for all brokers."""
+    def configure(self, key: str, value: str, topic: str = "") -> None:
+        """Set a broker key for all brokers, or a key of ``topic``."""
         change = m.ConfigOperation(key, 0, value)
-        request = m.AlterConfigsRequest((m.ConfigResource(RESOURCE_BROKER, "", (change,)),))
+        kind = RESOURCE_TOPIC if topic else RESOURCE_BROKER
+        request = m.AlterConfigsRequest((m.ConfigResource(kind, topic, (change,)),))
         result = self.commit(self.controller.alter_configs(self.now, request))
         assert not result.response.resources[0].error
 

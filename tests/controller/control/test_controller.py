@@ -44,6 +44,30 @@ def test_isr_below_minimum_keeps_the_leavers_eligible() -> None:
     assert h.partition().elr == (third,)
 
 
+@pytest.mark.parametrize("of_all_topics", [False, True])
+def test_a_lower_minimum_ends_the_eligibility_of_those_that_left(of_all_topics: bool) -> None:
+    """From then on the leader alone may commit: who left may lack what is acknowledged."""
+    h = Harness()
+    h.start(1, 2, 3)
+    h.configure("min.insync.replicas", "2")
+    assert not h.create("t").error
+    assert not h.create("other", min_insync_replicas="2").error
+    leader, second, third = h.partition().replicas
+    for topic in ("t", "other"):
+        first = h.partition(topic).leader
+        assert not h.alter((first,), topic)
+        assert len(h.partition(topic).elr) == 2
+    if of_all_topics:
+        h.configure("min.insync.replicas", "1")
+    else:
+        h.configure("min.insync.replicas", "1", "t")
+    assert h.partition().elr == ()
+    assert len(h.partition("other").elr) == 2, "its minimum is as it was"
+    h.kill(leader)
+    assert h.partition().leader == -1, "neither has all that was acknowledged"
+    assert {second, third} & set(h.partition().elr) == set()
+
+
 def test_lost_page_cache_leaves_isr_and_elr() -> None:
     h = three(min_insync_replicas="2")
     first, second, third = h.partition().replicas
