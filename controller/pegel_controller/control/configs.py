@@ -15,6 +15,7 @@ from pegel_controller.metadata.image import RESOURCE_BROKER, RESOURCE_TOPIC
 from pegel_controller.metadata.records import ConfigRecord, Record
 from pegel_controller.rpc.messages import ConfigOperation, ConfigResource
 
+MIN_ISR = "min.insync.replicas"
 SET, DELETE, APPEND, SUBTRACT = range(4)
 
 
@@ -37,6 +38,8 @@ def plan_configs(tip: Tip, resource: ConfigResource, full: bool) -> list[Record]
             raise TopicError(ErrorCode.INVALID_REQUEST, "Error due to duplicate config keys")
         seen.add(operation.key)
         _operate(kind, new, operation, SET if full else operation.operation)
+    if kind == RESOURCE_BROKER:
+        _check_minimum(name, old.get(MIN_ISR), new.get(MIN_ISR))
     changed = {key: value for key, value in new.items() if old.get(key) != value}
     try:
         (validate_topic_configs if kind == RESOURCE_TOPIC else validate_broker_configs)(changed)
@@ -47,6 +50,16 @@ def plan_configs(tip: Tip, resource: ConfigResource, full: bool) -> list[Record]
         for key in sorted({*old, *new})
         if old.get(key) != new.get(key)
     ]
+
+
+def _check_minimum(broker: str, old: str | None, new: str | None) -> None:
+    """KIP-966: who is eligible rests on one minimum, the same for controllers and brokers."""
+    if broker and new is not None and new != old:
+        message = f"Broker-level {MIN_ISR} cannot be altered while ELR is enabled."
+        raise TopicError(ErrorCode.INVALID_CONFIG, message)
+    if not broker and new is None and old is not None:
+        message = f"Cluster-level {MIN_ISR} cannot be removed while ELR is enabled."
+        raise TopicError(ErrorCode.INVALID_CONFIG, message)
 
 
 def _operate(kind: int, values: dict[str, str], operation: ConfigOperation, mode: int) -> None:

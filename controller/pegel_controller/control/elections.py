@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from pegel.protocol.errors import ErrorCode
 from pegel_controller.control import reassignment
+from pegel_controller.control.configs import MIN_ISR
 from pegel_controller.control.handover import Handovers
 from pegel_controller.control.partitions import next_partition
 from pegel_controller.control.tip import Tip
@@ -14,7 +15,6 @@ from pegel_controller.rpc import messages as m
 
 # Characters of what a leader says of the cause of a change; it is kept in the history.
 DETAIL_LENGTH_MAX = 200
-MIN_ISR = "min.insync.replicas"
 
 
 def alter_partitions(

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from pegel.protocol.errors import ErrorCode
-from pegel_controller.metadata.image import MetadataImage
+from pegel_controller.metadata.image import RESOURCE_BROKER, MetadataImage
 from pegel_controller.metadata.snapshot import decode_snapshot, encode_snapshot
 from pegel_controller.rpc import messages as m
 from tests.controller.control.harness import Harness
@@ -330,3 +330,17 @@ def test_every_rpc_body_round_trips() -> None:
     with pytest.raises(ValueError, match="expected int"):
         m.HeartbeatRequest.from_wire(["1", 2, 3])
     assert MetadataImage() == decode_snapshot(encode_snapshot(MetadataImage()))
+
+
+def test_the_minimum_is_the_same_for_all_brokers() -> None:
+    """A leader with a lower one than the controller knows would commit what the ELR lacks."""
+    h = three()
+    for name, mode, value in (("1", 0, "1"), ("", 1, None)):
+        change = m.ConfigOperation("min.insync.replicas", mode, value)
+        request = m.AlterConfigsRequest((m.ConfigResource(RESOURCE_BROKER, name, (change,)),))
+        result = h.commit(h.controller.alter_configs(h.now, request))
+        assert result.response.resources[0].error == ErrorCode.INVALID_CONFIG, (name, mode)
+    change = m.ConfigOperation("compression.type", 0, "gzip")
+    request = m.AlterConfigsRequest((m.ConfigResource(RESOURCE_BROKER, "", (change,)),), full=True)
+    result = h.commit(h.controller.alter_configs(h.now, request))
+    assert result.response.resources[0].error == ErrorCode.INVALID_CONFIG
