@@ -37,6 +37,15 @@ def become_follower(node: RaftNode, term: int, leader_id: int | None, now: float
     node.state = Follower(election_deadline(node, now), leader_id, heard)
 
 
+def follow_term(node: RaftNode, term: int, now: float) -> None:
+    """An answer names a newer term. It may be late: who hears a leader stays with it.
+
+    In the newer term it would vote while the lease runs that it has acknowledged.
+    """
+    if not (isinstance(node.state, Follower) and node.hears_leader(now)):
+        become_follower(node, term, None, now)
+
+
 def campaign(node: RaftNode, now: float, *, pre_vote: bool, transfer: bool = False) -> None:
     if node.node_id not in node.membership.voters:
         become_follower(node, node.term, None, now)
@@ -108,7 +117,7 @@ def on_vote_request(node: RaftNode, sender: int, request: VoteRequest, now: floa
 def on_vote_response(node: RaftNode, sender: int, response: VoteResponse, now: float) -> None:
     state = node.state
     if response.term > node.term and not (response.pre_vote and response.granted):
-        become_follower(node, response.term, None, now)
+        follow_term(node, response.term, now)
         return
     wanted = PreCandidate if response.pre_vote else Candidate
     expected = node.term + 1 if response.pre_vote and response.granted else node.term

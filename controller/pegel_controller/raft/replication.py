@@ -175,7 +175,7 @@ def _progress(
 ) -> tuple[Leader | None, Progress | None]:
     """The sender's progress if this node leads in ``term``; a newer term ends a leadership."""
     if term > node.term:
-        election.become_follower(node, term, None, now)
+        election.follow_term(node, term, now)
     if term != node.term or not isinstance(node.state, Leader):
         return None, None
     progress = node.state.progress.get(sender)
