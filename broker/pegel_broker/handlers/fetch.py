@@ -44,6 +44,7 @@ def fetch(request: Request) -> Answer:
             items,
             forgotten,
             follower=replica_id >= 0,
+            now=broker.world.clock.monotonic(),
             by_id=version >= 13,
         )
     except SessionError as error:

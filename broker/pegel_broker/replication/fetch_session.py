@@ -19,6 +19,7 @@ NO_SESSION = 0
 FINAL_EPOCH = -1
 INITIAL_EPOCH = 0
 MAX_SESSION_ID = 0x7FFFFFFF
+STALE_AFTER = 120.0  # Kafka's min.incremental.fetch.session.eviction.ms
 
 Key = tuple[str, UUID, int]
 
@@ -49,6 +50,7 @@ class FetchSession:
     partitions: dict[Key, _Answered] = field(default_factory=dict)
     privileged: bool = False
     by_id: bool = False
+    used_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,10 @@ def _note(known: _Answered, result: PartitionFetchResult) -> bool:
 
 
 class FetchSessionCache:
-    """At most ``max_sessions``; a follower's may push out the least recently used of a client."""
+    """At most ``max_sessions``: a new one pushes out one that was not used for ``STALE_AFTER``.
+
+    Else a follower's may push out the least recently used of a client. Times are seconds.
+    """
 
     def __init__(self, random: Random, max_sessions: int = 1_000) -> None:
         self._random = random
@@ -121,6 +126,7 @@ class FetchSessionCache:
         forgotten: Iterable[Key],
         *,
         follower: bool,
+        now: float,
         by_id: bool = False,
     ) -> SessionRequest:
         """What this request asks for; ``by_id``: it names topics by their ids (KIP-516).
@@ -133,7 +139,7 @@ class FetchSessionCache:
                 self._sessions.pop(session_id, None)
             if epoch == FINAL_EPOCH:
                 return SessionRequest(items, None, False)
-            return SessionRequest(items, self._open(items, follower, by_id), False)
+            return SessionRequest(items, self._open(items, follower, by_id, now), False)
         session = self._sessions.get(session_id)
         if session is None:
             raise SessionError(ErrorCode.FETCH_SESSION_ID_NOT_FOUND)
@@ -142,6 +148,7 @@ class FetchSessionCache:
         if by_id != session.by_id:
             raise SessionError(ErrorCode.FETCH_SESSION_TOPIC_ID_ERROR)
         self._sessions.move_to_end(session_id)
+        session.used_at = now
         session.epoch = 1 if epoch == MAX_SESSION_ID else epoch + 1
         partitions = session.partitions
         for key in forgotten:
@@ -155,20 +162,26 @@ class FetchSessionCache:
                 known.item = item
         return SessionRequest([known.item for known in partitions.values()], session, True)
 
-    def _open(self, items: Sequence[FetchItem], follower: bool, by_id: bool) -> FetchSession | None:
+    def _open(
+        self, items: Sequence[FetchItem], follower: bool, by_id: bool, now: float
+    ) -> FetchSession | None:
         """A new session, or None where there is no room for one (the fetch works without)."""
-        if len(self._sessions) >= self._max_sessions and not self._evict(follower):
+        if len(self._sessions) >= self._max_sessions and not self._evict(follower, now):
             return None
         session_id = self._random.randint(1, MAX_SESSION_ID)
         while session_id in self._sessions:
             session_id = self._random.randint(1, MAX_SESSION_ID)
-        session = FetchSession(session_id, 1, privileged=follower, by_id=by_id)
+        session = FetchSession(session_id, 1, privileged=follower, by_id=by_id, used_at=now)
         for item in items:
             session.partitions[item.topic, item.topic_id, item.partition] = _Answered(item)
         self._sessions[session_id] = session
         return session
 
-    def _evict(self, follower: bool) -> bool:
+    def _evict(self, follower: bool, now: float) -> bool:
+        oldest = next(iter(self._sessions.values()), None)
+        if oldest is not None and now - oldest.used_at > STALE_AFTER:
+            del self._sessions[oldest.session_id]
+            return True
         if not follower:
             return False
         for session_id, session in self._sessions.items():

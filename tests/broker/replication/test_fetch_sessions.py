@@ -11,6 +11,7 @@ from pegel.protocol.errors import ErrorCode
 from pegel_broker.replication.fetch_session import (
     FINAL_EPOCH,
     MAX_SESSION_ID,
+    STALE_AFTER,
     FetchSessionCache,
     SessionError,
     SessionRequest,
@@ -39,14 +40,17 @@ def _answer(request: SessionRequest, **changes: PartitionFetchResult) -> list[in
     return [item.partition for item, _ in request.visible(results)]
 
 
-def _open(cache: FetchSessionCache, *partitions: int, follower: bool = False) -> int:
-    request = cache.resolve(0, 0, [_item(p) for p in partitions], [], follower=follower)
+def _open(
+    cache: FetchSessionCache, *partitions: int, follower: bool = False, now: float = 0.0
+) -> int:
+    items = [_item(p) for p in partitions]
+    request = cache.resolve(0, 0, items, [], follower=follower, now=now)
     assert _answer(request) == list(partitions)
     return request.session_id
 
 
 def _next(cache: FetchSessionCache, session: int, epoch: int, *items: FetchItem) -> SessionRequest:
-    return cache.resolve(session, epoch, items, [], follower=False)
+    return cache.resolve(session, epoch, items, [], follower=False, now=0.0)
 
 
 def test_an_increment_tells_only_what_is_new() -> None:
@@ -82,7 +86,7 @@ def test_who_got_data_goes_to_the_end_of_the_line() -> None:
 def test_partitions_come_change_and_go() -> None:
     cache = FetchSessionCache(random.Random(1))
     session = _open(cache, 0, 1)
-    request = cache.resolve(session, 1, [_item(1, 9), _item(2)], [_key(0)], follower=False)
+    request = cache.resolve(session, 1, [_item(1, 9), _item(2)], [_key(0)], follower=False, now=0.0)
     assert [(i.partition, i.fetch_offset) for i in request.items] == [(1, 9), (2, 0)]
 
 
@@ -101,9 +105,9 @@ def test_a_session_that_is_not_there_and_a_request_out_of_turn() -> None:
 def test_a_final_request_closes_and_a_first_one_replaces() -> None:
     cache = FetchSessionCache(random.Random(1))
     first, second = _open(cache, 0), _open(cache, 1)
-    request = cache.resolve(first, FINAL_EPOCH, [_item(3)], [], follower=False)
+    request = cache.resolve(first, FINAL_EPOCH, [_item(3)], [], follower=False, now=0.0)
     assert (request.session_id, _answer(request)) == (0, [3])
-    third = cache.resolve(second, 0, [_item(4)], [], follower=False).session_id
+    third = cache.resolve(second, 0, [_item(4)], [], follower=False, now=0.0).session_id
     assert len(cache) == 1
     with pytest.raises(SessionError):
         _next(cache, second, 1)
@@ -128,6 +132,19 @@ def test_without_room_a_fetch_works_without_a_session() -> None:
     with pytest.raises(SessionError):
         _next(cache, client, 1)
     assert _open(cache, 0, follower=True) == 0, "but no other follower"
+
+
+def test_sessions_that_nobody_uses_any_more_make_room() -> None:
+    """A follower opens a new one with each connection, and never closes the old one."""
+    cache = FetchSessionCache(random.Random(1), max_sessions=3)
+    old = [_open(cache, 0, follower=True, now=float(n)) for n in range(3)]
+    assert _open(cache, 0, now=STALE_AFTER) == 0
+    assert cache.resolve(old[0], 1, [], [], follower=True, now=STALE_AFTER).session
+    client = _open(cache, 0, now=STALE_AFTER + 1.5)
+    assert client > 0
+    assert len(cache) == 3
+    for session, used in zip(old, (True, False, True), strict=True):
+        assert (session in cache._sessions) == used
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -157,7 +174,7 @@ def test_a_client_that_remembers_knows_what_a_full_fetch_would_tell(seed: int) -
             asked = added
         request = cache.resolve(
             session, epoch, [_item(p, o) for p, o in asked.items()], [_key(p) for p in gone],
-            follower=False,
+            follower=False, now=0.0,
         )  # fmt: skip
         session, epoch = request.session_id, epoch + 1
         assert {i.partition: i.fetch_offset for i in request.items} == wanted
