@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 CHECKPOINT_INTERVAL = 5.0
 
 _CONTENT: dict[str, Callable[[StoredLog], int | None]] = {
-    HIGH_WATERMARK_FILE: lambda log: log.high_watermark,
+    # Recovery takes what it lacks below this for damage: a follower that catches up knows of a
+    # high watermark beyond what its disk has.
+    HIGH_WATERMARK_FILE: lambda log: min(log.high_watermark, log.written_offset),
     RECOVERY_POINT_FILE: lambda log: log.recovery_point,
     # Kafka names only logs that start within their first segment.
     LOG_START_FILE: lambda log: (

@@ -298,3 +298,30 @@ def test_any_part_of_unsynced_files_may_survive_a_loss_of_power(seed: int) -> No
         again.append_as_leader(batch(2, producer=(7, 0, again.log_end_offset)), 2, NOW)
 
     run(main)
+
+
+def test_a_high_watermark_that_was_not_written_yet_makes_no_torn_tail_damage() -> None:
+    """A follower that catches up hears of a high watermark beyond what its disk has."""
+
+    async def main() -> None:
+        harness = Harness()
+        manager = await harness.manager()
+        log = manager.create("t", 0, TOPIC_ID)
+        await drain()
+        log.append_as_follower(batch())
+        await settle(log)
+        harness.queues.named("log-write").hold()
+        log.append_as_follower(batch(size=1000, base_offset=1))
+        log.high_watermark = log.log_end_offset
+        log.keeper.write_checkpoints()
+        await drain()
+        harness.kill()
+        file = harness.disk.open(SEGMENT)
+        file.append([bytes(batch(size=1000, base_offset=1))[:500]])  # killed in the midst of it
+        file.close()
+        manager, found = await _reopen(harness.disk)
+        assert found.offline is None
+        assert (found.log_end_offset, found.high_watermark) == (1, 1)
+        await manager.close()
+
+    run(main)
