@@ -72,6 +72,8 @@ class Sender:
 
     def open_batch(self, queue: PartitionQueue, size: int) -> ProducerBatch:
         """The batch that takes ``size`` more bytes; closes the one that cannot."""
+        if self._closed:  # while the record waited for metadata or memory
+            raise ClosedError("the producer is closed")
         batch = queue.open
         if batch is None or batch.size + size > self._options.batch_bytes:
             batch = new_batch(

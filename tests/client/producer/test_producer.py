@@ -19,6 +19,7 @@ from pegel.errors import (
     RecordTooLargeError,
     TopicNotFoundError,
 )
+from pegel.producer.producer import Producer
 from pegel.protocol.api_keys import ApiKey
 from pegel.protocol.errors import ErrorCode
 from pegel.protocol.messages.produce import ProduceRequest
@@ -395,5 +396,29 @@ def test_old_brokers_are_spoken_to_in_their_versions() -> None:
         assert (await client.send("t", b"v")).offset == 0
         header = read_header(cluster.topics["t"].partitions[0].batches[0][1])
         assert header.has_producer_id
+
+    _run(body)
+
+
+def test_a_record_that_comes_while_the_producer_closes_fails() -> None:
+    """It waited for metadata; nobody sends it any more, and nobody waits for ever."""
+
+    async def body(cluster: FakeCluster, client: AsyncClient) -> None:
+        cluster.add_topic("late")
+        producer = client.producer()
+        sending = [
+            asyncio.create_task(producer.send("late", b"one")),
+            asyncio.create_task(_send_many(producer)),
+        ]
+        await asyncio.sleep(0)  # they ask for the topic
+        await producer.close()
+        done, waiting = await asyncio.wait(sending, timeout=3)
+        for task in waiting:
+            task.cancel()
+        assert not waiting
+        assert all(isinstance(task.exception(), ClosedError) for task in done)
+
+    async def _send_many(producer: Producer) -> None:
+        await producer.send_many("late", [b"many"])
 
     _run(body)
