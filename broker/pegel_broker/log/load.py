@@ -14,6 +14,7 @@ from pegel.record.compression import CorruptBatchError
 from pegel.seams.disk import Disk, File
 from pegel_broker.log import recovery
 from pegel_broker.log.checkpoints import (
+    COMPACTED_FILE,
     LEADER_EPOCH_FILE,
     LOG_SUFFIX,
     OFFSET_INDEX_SUFFIX,
@@ -98,6 +99,8 @@ def load_log(disk: Disk, folder: str, options: LoadOptions) -> LoadedLog:
         CorruptLogError: damage where no crash can have torn a write; no file was changed.
         OSError: the disk failed.
     """
+    if disk.exists(f"{folder}/{COMPACTED_FILE}"):
+        options = options._replace(gaps=True)
     return _Loader(disk, folder, options).load()
 
 

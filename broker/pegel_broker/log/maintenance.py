@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from pegel.protocol.errors import ErrorCode
 from pegel.seams.disk import Disk
 from pegel_broker.log.checkpoints import (
+    COMPACTED_FILE,
     HIGH_WATERMARK_FILE,
     LOG_START_FILE,
     OFFSET_INDEX_SUFFIX,
@@ -111,6 +112,23 @@ def _complete_files(disk: Disk, sealing: Sealing) -> None:
 def write_snapshot(disk: Disk, folder: str, offset: int, data: bytes) -> None:
     """Write a producer snapshot. Its checksum tells a torn one, so it is not written aside."""
     write_tail(disk, f"{folder}/{segment_name(offset, SNAPSHOT_SUFFIX)}", 0, data, sync=True)
+
+
+def note_policy(log: StoredLog) -> None:
+    """Remember in the log's directory that offsets may be missing, before any are.
+
+    In the write queue: what is appended from now on is written later.
+    """
+    if not log.config.compact_policy:
+        return
+    disk = log.keeper.directory.disk
+    path = f"{log.folder}/{COMPACTED_FILE}"
+
+    def write() -> None:
+        if not log.deleted and not disk.exists(path):
+            disk.write_file(path, b"")
+
+    log.keeper.directory.run("write", write)
 
 
 # --- truncation ---

@@ -9,7 +9,7 @@ from functools import partial
 
 from pegel.protocol.errors import ErrorCode
 from pegel.seams import World
-from pegel_broker.log import opening
+from pegel_broker.log import maintenance, opening
 from pegel_broker.log.checkpointing import DirectoryKeeper
 from pegel_broker.log.checkpoints import (
     HIGH_WATERMARK_FILE,
@@ -210,6 +210,7 @@ class LogManager:
             disk.open(path, create=True).close()
 
         def made(_result: None) -> None:
+            maintenance.note_policy(log)
             log.set_ready()
             self._write_metadata(log)
 

@@ -284,6 +284,8 @@ class PartitionLog(StoredLog):
     def update_config(self, config: LogConfig) -> None:
         """Use ``config`` from the next append on."""
         self.config = config
+        if self.ready:
+            maintenance.note_policy(self)
         if config.flush_ms != LONG_MAX and self._flushed_offset < self.log_end_offset:
             self.keeper.flush_within(self, config.flush_ms / 1000)
 

@@ -325,3 +325,29 @@ def test_a_high_watermark_that_was_not_written_yet_makes_no_torn_tail_damage() -
         await manager.close()
 
     run(main)
+
+
+@pytest.mark.parametrize("clean", [False, True])
+def test_a_follower_of_a_compacted_log_starts_again(clean: bool) -> None:
+    """At a start the topics' policies are not known yet: what compaction left out is no damage."""
+
+    async def main() -> None:
+        harness = Harness()
+        manager = await harness.manager()  # as a node makes it
+        compacted = config(cleanup_policy="compact")
+        log = manager.create("t", 0, TOPIC_ID, compacted)
+        for offset in (0, 3, 9):
+            log.append_as_follower(batch(base_offset=offset))
+        log.high_watermark = log.log_end_offset
+        await settle(log)
+        await drain()
+        content = await read_all(log)
+        if clean:
+            await manager.close()
+        harness.kill()
+        manager, found = await _reopen(harness.disk)
+        assert found.offline is None
+        assert (found.log_end_offset, await read_all(found)) == (10, content)
+        await manager.close()
+
+    run(main)
