@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -14,7 +15,10 @@ pytestmark = [
     pytest.mark.java,
     pytest.mark.process,
     pytest.mark.timeout(240),
-    pytest.mark.skipif(bool(missing_tools()), reason="needs java and mvn"),
+    pytest.mark.skipif(
+        bool(missing_tools()) or "PEGEL_KAFKA_CLASSPATH" not in os.environ,
+        reason="starts Apache Kafka: needs java, mvn and PEGEL_KAFKA_CLASSPATH=maven",
+    ),
 ]
 
 

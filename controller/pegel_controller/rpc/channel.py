@@ -116,7 +116,10 @@ class ControllerChannel:
                     await self._connected.wait()
                     connection = self._connection
                     if connection is None:
-                        continue  # lost again before it was this call's turn
+                        # Lost again before it was this call's turn, or closed for good. Without
+                        # this the wait would end at once, for ever, and stop the event loop.
+                        self._connected.clear()
+                        continue
                     try:
                         answer = await connection.call(method, body)
                     except RpcRefusedError as error:

@@ -27,3 +27,17 @@ def test_a_connection_lost_before_its_turn_is_waited_for_again() -> None:
             await call
 
     asyncio.run(main())
+
+
+def test_a_call_that_a_closed_channel_leaves_behind_ends_by_its_time_out() -> None:
+    """It took the old connection for a new one in each turn, and the event loop stood still."""
+
+    async def main() -> None:
+        world = World(None, None, None, None, random.Random(1))  # type: ignore[arg-type]
+        channel = ControllerChannel(world, 1, {1: ("localhost", 1)}, lambda: "")
+        channel._connected.set()  # as a connection leaves it behind
+        await channel.close()
+        with pytest.raises(ControllerUnavailableError):
+            await channel.call("metadata_fetch", m.MetadataFetchRequest(1, 0), 0.05)
+
+    asyncio.run(main())
