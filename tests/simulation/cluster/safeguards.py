@@ -131,9 +131,9 @@ _TABLE: list[tuple[str, str, str, str]] = [
     ),
     (
         "a follower claims only what its disk has",
-        "pegel_broker.replication.fetcher:ReplicaFetcher._wait_for_work",
-        "or self._unstable()",
-        "",
+        "pegel_broker.replication.fetcher:ReplicaFetcher._unstable",
+        "log.stable_offset < log.log_end_offset",
+        "False",
     ),
     (
         "flush.messages=1 syncs before it acknowledges",
