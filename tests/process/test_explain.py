@@ -11,25 +11,18 @@ from pathlib import Path
 import pytest
 
 from pegel.testing import LocalCluster
+from tests.process.command import pegel_command
 
 pytestmark = pytest.mark.process
 
 PATIENCE = 20.0
 
 
-def _pegel(cluster: LocalCluster, *arguments: str) -> tuple[int, str, str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "pegel", *arguments, "-b", cluster.bootstrap],
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
-    return done.returncode, done.stdout, done.stderr
-
-
 def _until(cluster: LocalCluster, exit_code: int) -> str:
     """What `pegel cluster health` says once it ends with this code."""
     deadline = time.monotonic() + PATIENCE
     while True:
-        code, out, err = _pegel(cluster, "cluster", "health")
+        code, out, err = pegel_command(cluster, "cluster", "health")
         if code == exit_code:
             return out
         assert time.monotonic() < deadline, (code, out, err)
@@ -37,44 +30,44 @@ def _until(cluster: LocalCluster, exit_code: int) -> str:
 
 def test_a_killed_leader_is_explained_and_the_health_has_exit_codes() -> None:
     with LocalCluster(brokers=3) as cluster:
-        _pegel(cluster, "topics", "create", "orders", "--replication", "3",
+        pegel_command(cluster, "topics", "create", "orders", "--replication", "3",
                "--config", "min.insync.replicas=2")  # fmt: skip
         assert _until(cluster, 0) == "healthy\n"
         first = cluster.leader_of("orders", 0)
         cluster.kill(first)
         second = cluster.leader_of("orders", 0)
         assert f"broker {first}" in _until(cluster, 1)
-        code, out, _ = _pegel(cluster, "explain", "orders", "0")
+        code, out, _ = pegel_command(cluster, "explain", "orders", "0")
         assert code == 0
         assert out.startswith(
             f"Broker {second} leads orders-0 in epoch 1, because broker {first}, the leader "
             "before, was killed"
         )
         assert "One more failure stops writes with acks=all" in out
-        code, out, _ = _pegel(cluster, "explain", "orders", "0", "--json")
+        code, out, _ = pegel_command(cluster, "explain", "orders", "0", "--json")
         (partition,) = json.loads(out)["partitions"]
         assert (partition["leader"], partition["missing"]) == (second, [first])
         assert partition["failures_to_no_writes"] == 1
         assert partition["leader_since_ms"] > 0
-        code, out, _ = _pegel(cluster, "cluster", "events", "--json", "--topic", "orders")
+        code, out, _ = pegel_command(cluster, "cluster", "events", "--json", "--topic", "orders")
         events = [json.loads(line) for line in out.splitlines()]
         elected = [e for e in events if e["old_leader"] == first and e["leader"] == second]
         assert [e["reason"] for e in elected] == ["killed"]
         cluster.restart(first)
         _until(cluster, 0)
-        code, out, _ = _pegel(cluster, "explain", "orders")
+        code, out, _ = pegel_command(cluster, "explain", "orders")
         assert "every replica is in sync" in out
 
 
 def test_the_history_outlives_every_controller(tmp_path: Path) -> None:
     with LocalCluster(brokers=3, data_dir=tmp_path) as cluster:
-        _pegel(cluster, "topics", "create", "orders", "--replication", "3")
+        pegel_command(cluster, "topics", "create", "orders", "--replication", "3")
         cluster.kill(cluster.leader_of("orders", 0))
         _until(cluster, 1)
-        before = _pegel(cluster, "cluster", "events", "--last", "1000")[1].splitlines()
+        before = pegel_command(cluster, "cluster", "events", "--last", "1000")[1].splitlines()
         cluster.stop()
         cluster.start()
-        after = _pegel(cluster, "cluster", "events", "--last", "1000")[1].splitlines()
+        after = pegel_command(cluster, "cluster", "events", "--last", "1000")[1].splitlines()
         assert before
         assert after[: len(before)] == before
 
@@ -89,7 +82,7 @@ def test_events_are_followed_until_they_are_interrupted() -> None:
             deadline = time.monotonic() + PATIENCE
             number = 0
             while not _readable(follower) and time.monotonic() < deadline:
-                _pegel(cluster, "topics", "create", f"t{number}")
+                pegel_command(cluster, "topics", "create", f"t{number}")
                 number += 1
             line = follower.stdout.readline()
             follower.send_signal(2)
@@ -106,11 +99,11 @@ def _readable(process: subprocess.Popen[str]) -> bool:
 
 def test_a_topic_or_partition_that_is_not_there() -> None:
     with LocalCluster(brokers=1) as cluster:
-        code, out, err = _pegel(cluster, "explain", "nobody")
+        code, out, err = pegel_command(cluster, "explain", "nobody")
         assert (code, out, len(err.splitlines())) == (1, "", 1)
         assert "there is no topic 'nobody'" in err
-        _pegel(cluster, "topics", "create", "t", "--partitions", "2")
-        code, out, err = _pegel(cluster, "explain", "t", "7")
+        pegel_command(cluster, "topics", "create", "t", "--partitions", "2")
+        code, out, err = pegel_command(cluster, "explain", "t", "7")
         assert (code, out) == (1, "")
         assert err == "pegel: t has the partitions 0 to 1, not 7\n"
 

@@ -7,8 +7,6 @@ import json
 import os
 import random
 import re
-import subprocess
-import sys
 import urllib.request
 
 import pytest
@@ -16,6 +14,7 @@ import pytest
 import pegel
 from pegel.testing import LocalCluster
 from pegel.types import TopicPartition
+from tests.process.command import pegel_command
 
 pytestmark = pytest.mark.process
 
@@ -70,14 +69,6 @@ async def _write_and_read(cluster: LocalCluster, pairs: int) -> None:
             assert _fetches(cluster, leader) == at_leader  # not one went to the leader
 
 
-def _pegel(cluster: LocalCluster, *arguments: str) -> tuple[int, str, str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "pegel", *arguments, "-b", cluster.bootstrap],
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
-    return done.returncode, done.stdout, done.stderr
-
-
 def test_a_topic_is_trimmed_on_every_replica_and_stays_so() -> None:
     async def fill(bootstrap: str) -> int:
         async with pegel.AsyncClient(bootstrap) as client:
@@ -91,19 +82,19 @@ def test_a_topic_is_trimmed_on_every_replica_and_stays_so() -> None:
 
     with LocalCluster(brokers=3) as cluster:
         middle = asyncio.run(fill(cluster.bootstrap))
-        code, out, err = _pegel(cluster, "topics", "trim", "t")
+        code, out, err = pegel_command(cluster, "topics", "trim", "t")
         assert code == 2
         assert "give one of" in err
-        code, out, err = _pegel(
+        code, out, err = pegel_command(
             cluster, "topics", "trim", "t", "--partition", "0", "--before-offset", "21"
         )
         assert (code, out) == (1, "")
         assert "t-0 ends at 20: it can be trimmed up to there" in err
-        code, out, _ = _pegel(cluster, "topics", "trim", "t", "--before-time", str(middle))
+        code, out, _ = pegel_command(cluster, "topics", "trim", "t", "--before-time", str(middle))
         assert (code, out.splitlines()[-1]) == (
             0, "20 records would be deleted: --execute does it"
         )  # fmt: skip
-        code, out, _ = _pegel(
+        code, out, _ = pegel_command(
             cluster, "topics", "trim", "t", "--before-time", str(middle), "--execute", "--json"
         )
         trimmed = json.loads(out)["partitions"]
@@ -114,7 +105,9 @@ def test_a_topic_is_trimmed_on_every_replica_and_stays_so() -> None:
         # Whoever leads next begins there too.
         cluster.kill(cluster.leader_of("t", 0))
         cluster.leader_of("t", 0)
-        code, out, _ = _pegel(cluster, "topics", "trim", "t", "--partition", "0", "--all", "--json")
+        code, out, _ = pegel_command(
+            cluster, "topics", "trim", "t", "--partition", "0", "--all", "--json"
+        )
         assert json.loads(out)["partitions"] == [
             {"partition": 0, "start_offset": 10, "new_start_offset": 20, "records": 10}
         ]

@@ -62,7 +62,6 @@ class Cleaner:
         self._queue: DiskQueue | None = None
         # The segments that the pass under way goes over, as it knows them.
         self._expected: set[Segment] = set()
-        self.passes = 0
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -122,7 +121,6 @@ class Cleaner:
             return
         log.cleaned_offset = max(log.cleaned_offset, keys.end_offset)
         log.keeper.mark(CLEANER_FILE)
-        self.passes += 1
         _log.info(
             "compacted %s-%d up to offset %d: %d bytes of %d are left",
             log.topic, log.partition, keys.end_offset, log.size_bytes, before,
