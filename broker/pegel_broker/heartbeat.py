@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pegel.logs import Event
 from pegel.protocol.errors import ErrorCode
 from pegel.seams import World
+from pegel.seams.beat import next_beat
 from pegel_controller.metadata import MetadataDelta, MetadataImage, decode_records, decode_snapshot
 from pegel_controller.rpc import messages as m
 from pegel_controller.rpc.channel import ControllerChannel, ControllerUnavailableError
@@ -111,7 +112,6 @@ class BrokerSession:
     async def _beat(self) -> None:
         while True:
             self._wake.clear()
-            interval = self._interval
             try:
                 if self.broker_epoch < 0:
                     await self._register()
@@ -172,10 +172,14 @@ class BrokerSession:
             resign = m.ResignRequest(self._registration.broker_id, self.broker_epoch, resigned)
             await self._channel.call("resign", resign, HEARTBEAT_TIMEOUT)
         if wants_fence and not self._wants_shutdown:
-            return self._interval
+            return self._until_next_beat()
         if self._wants_shutdown or (self.fenced and not self._may_leave.is_set()):
             return EAGER_INTERVAL
-        return self._interval
+        return self._until_next_beat()
+
+    def _until_next_beat(self) -> float:
+        now = self._world.clock.monotonic()
+        return next_beat(now, self._interval) - now
 
     def _wants_fence(self) -> bool:
         """Whether the disk hangs and somebody else could lead."""

@@ -91,6 +91,7 @@ CORES = [
     "client/pegel/record",
     "client/pegel/protocol/messages",
     "client/pegel/protocol/schema.py",
+    "client/pegel/seams/beat.py",
 ]
 IMPURE_MODULES = {
     "asyncio", "concurrent", "multiprocessing", "os", "select", "selectors", "signal", "socket",

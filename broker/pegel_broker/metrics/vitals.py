@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING
 from pegel.metrics import Histogram
 from pegel.metrics.histogram import SHORT_SECONDS
 from pegel.seams import World
+from pegel.seams.beat import next_beat
 
 if TYPE_CHECKING:
     from pegel_broker.log.directory import LogDirectory
     from pegel_broker.log.manager import LogManager
 
-# Sees whatever blocks for longer than that. Waking up is most of what an idle broker does: with
-# ten samples a second it took 0.56 % of a core, with two 0.47 %.
-SAMPLE_INTERVAL = 0.250
+# Sees whatever blocks for longer than that, and some of the rest. A multiple of Raft's heartbeat
+# interval and a divisor of the session's: an idle node wakes up once for all three.
+SAMPLE_INTERVAL = 0.400
 DISK_INTERVAL = 5.0
 
 
@@ -52,8 +53,9 @@ class Vitals:
         self._next_disks = 0.0
 
     def _arm(self) -> None:
-        self._due = self._now() + SAMPLE_INTERVAL
-        self._timer = asyncio.get_running_loop().call_later(SAMPLE_INTERVAL, self._sample)
+        now = self._now()
+        self._due = next_beat(now, SAMPLE_INTERVAL)
+        self._timer = asyncio.get_running_loop().call_later(self._due - now, self._sample)
 
     def _sample(self) -> None:
         now = self._now()

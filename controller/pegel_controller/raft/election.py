@@ -81,9 +81,8 @@ def _count(node: RaftNode, now: float) -> None:
 
 def become_leader(node: RaftNode, now: float) -> None:
     assert isinstance(node.state, Candidate)
-    options = node.options
     first = node.log.last_index + 1
-    leader = Leader(first, now, now, now + options.election_timeout_max)
+    leader = Leader(first, now, now)
     node.state = leader
     for peer in node.peers():
         leader.progress[peer] = Progress(first, heard_at=now)
@@ -141,12 +140,10 @@ def on_leader_tick(node: RaftNode, leader: Leader, now: float) -> None:
             campaign(node, now, pre_vote=False, transfer=True)
             return
         leader.transfer_to, leader.transfer_deadline = None, float("inf")
-    if now >= leader.check_at:
+    if now >= leader.heartbeat_at:
         heard = {peer: progress.heard_at for peer, progress in leader.progress.items()}
         heard[node.node_id] = now
         if quorum_time(node.membership.voters, heard) < now - node.options.election_timeout_max:
             become_follower(node, node.term, None, now)
             return
-        leader.check_at = now + node.options.election_timeout_min / 2
-    if now >= leader.heartbeat_at:
         replication.begin_round(node, leader, now)

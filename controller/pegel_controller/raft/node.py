@@ -117,7 +117,7 @@ class RaftNode:
         """When ``tick`` must be called at the latest."""
         state = self.state
         if isinstance(state, Leader):
-            return min(state.heartbeat_at, state.check_at, state.transfer_deadline)
+            return min(state.heartbeat_at, state.transfer_deadline)
         return state.deadline
 
     def tick(self, now: float) -> None:

@@ -13,7 +13,7 @@ class RaftOptions:
         ValueError: bounds that would make elections unstable or a window empty.
     """
 
-    heartbeat_interval: float = 0.150
+    heartbeat_interval: float = 0.200
     election_timeout_min: float = 0.600
     election_timeout_max: float = 0.900
     peer_lost_delay_min: float = 0.005

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pegel.seams.beat import next_beat
 from pegel_controller.raft import election
 from pegel_controller.raft.errors import RaftError
 from pegel_controller.raft.messages import (
@@ -31,7 +32,7 @@ def begin_round(node: RaftNode, leader: Leader, now: float) -> None:
     leader.round_sent_at[leader.sequence] = now
     leader.round_sent_at.pop(leader.sequence - ROUNDS_MAX, None)
     leader.round_pending = False
-    leader.heartbeat_at = now + node.options.heartbeat_interval
+    leader.heartbeat_at = next_beat(now, node.options.heartbeat_interval)
     for peer, progress in leader.progress.items():
         progress.waiting = False
         if progress.state is ProgressState.SNAPSHOT:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from random import Random
 
 from pegel.seams import World
+from pegel.seams.beat import EARLY_MAX
 from pegel_controller.raft import views
 from pegel_controller.raft.errors import NotLeaderError, RaftClosedError, RaftError
 from pegel_controller.raft.interfaces import RaftStateMachine, RaftStatus, RaftTransport
@@ -293,7 +294,7 @@ class RaftRunner:
             if self._timer_at <= deadline:
                 return
             self._timer.cancel()
-        self._timer = self._loop.call_at(deadline, self._on_timer)
+        self._timer = self._loop.call_at(deadline + EARLY_MAX, self._on_timer)
         self._timer_at = deadline
 
     def _on_timer(self) -> None:

@@ -37,7 +37,6 @@ class Leader:
     first_index: int  # of its own term's no-op
     elected_at: float
     heartbeat_at: float
-    check_at: float  # when to check that a quorum is heard
     progress: dict[int, Progress] = field(default_factory=dict)  # everybody but itself
     sequence: int = 0  # rounds begun; a round proves leadership once a quorum answers it
     round_sent_at: dict[int, float] = field(default_factory=dict)
