@@ -242,6 +242,10 @@ class HostedPartition:
             if not trim.done:
                 trim.complete(error)
                 self.purgatory.finished()
+        self.wake_readers()
+
+    def wake_readers(self) -> None:
+        """Whoever waits for data looks again: at a new leader, or at a new epoch."""
         for waiter, item in list(self.watchers.items()):
             waiter.signal(item, wake=True)
 

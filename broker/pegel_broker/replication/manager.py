@@ -291,7 +291,13 @@ class ReplicaManager:
         state = hosted.core.state
         level = logging.INFO if isinstance(before, Leader) else logging.DEBUG
         self._fetchers.forget(hosted)
-        hosted.fail_waiting(ErrorCode.NOT_LEADER_OR_FOLLOWER)
+        if isinstance(before, Leader) and isinstance(state, Leader):
+            # What was appended under the former epoch stays, and is committed under this one. To
+            # call it refused would be wrong, and librdkafka, which takes that for "not persisted",
+            # would write it once more under a new producer epoch.
+            hosted.wake_readers()
+        else:
+            hosted.fail_waiting(ErrorCode.NOT_LEADER_OR_FOLLOWER)
         at_ms = self.clock.wall_ms()
         if isinstance(state, Leader):
             hosted.log.assign_epoch(state.epoch)
