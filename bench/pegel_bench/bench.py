@@ -86,20 +86,30 @@ class Bench:
         self.watcher.done(row)
 
     @contextlib.contextmanager
-    def topic(self, target: Target, partitions: int) -> Iterator[str]:
+    def topic(
+        self, target: Target, partitions: int, *, led_by_controller: bool = False
+    ) -> Iterator[str]:
         """A topic of its own, removed afterwards whatever happens.
+
+        ``led_by_controller``: the active controller is to lead every partition.
 
         Raises:
             PegelError: it cannot be made.
         """
         name = f"{TOPIC_PREFIX}{self._rng.getrandbits(48):012x}"
         config = {"min.insync.replicas": str(self.min_insync), **self.topic_config}
-        _admin(
-            target,
-            lambda client: client.create_topic(
-                name, partitions=partitions, replication=self.replication, config=config
-            ),
-        )
+
+        async def create(client: pegel.AsyncClient) -> None:
+            assignment = None
+            if led_by_controller:
+                replicas = await _controller_first(client, self.replication)
+                assignment = dict.fromkeys(range(partitions), replicas)
+            await client.admin.create_topic(
+                name, partitions=partitions, replication=self.replication, config=config,
+                assignment=assignment,
+            )  # fmt: skip
+
+        _admin(target, create)
         try:
             asker = Asker(target.bootstrap)
             asker.leaders(name, partitions)
@@ -191,6 +201,17 @@ def _admin(target: Target, call: Callable[[pegel.AsyncClient], Any]) -> None:
             await call(client)
 
     asyncio.run(work())
+
+
+async def _controller_first(client: pegel.AsyncClient, replication: int) -> list[int]:
+    """Brokers for a partition that the active controller leads. Raises PegelError."""
+    controller = (await client.admin.describe_quorum()).leader_id
+    brokers = [node.node_id for node in (await client.admin.describe_cluster()).brokers]
+    if controller not in brokers:
+        raise pegel.PegelError(
+            f"the active controller, node {controller}, is no broker and can lead no partition"
+        )
+    return [controller, *(b for b in brokers if b != controller)][:replication]
 
 
 def _durability(target: Target, topic_config: dict[str, str]) -> str:

@@ -199,6 +199,8 @@ def end_to_end(**options: Any) -> None:
 @bench.command()
 @click.option("--how", "hows", default="kill", show_default=True, metavar="kill,stop,terminate",
               help="What happens to the leader: SIGKILL, SIGSTOP, SIGTERM.")  # fmt: skip
+@click.option("--leader", "whoms", default="any", show_default=True, metavar="any,controller",
+              help="Which leader: one that is the active controller as well, or any.")  # fmt: skip
 @click.option("--client", "drivers", default=None, metavar="raw,pegel,librdkafka",
               help="Who watches: a prober that asks every node, Pegel's client, librdkafka.  "
                    "[default: all that are installed]")  # fmt: skip
@@ -214,6 +216,7 @@ def failover(**options: Any) -> None:
     """
     shared, setup = _split(options)
     hows = choices(setup["hows"], ("kill", "stop", "terminate"), "--how")
+    whoms = choices(setup["whoms"], ("any", "controller"), "--leader")
     drivers = _installed() if setup["drivers"] is None else choices(
         setup["drivers"], DRIVERS, "--client"
     )  # fmt: skip
@@ -224,7 +227,7 @@ def failover(**options: Any) -> None:
     def work(bench: Any) -> None:
         from pegel_bench.workloads.failover import failover
 
-        failover(bench, spec, hows, drivers)
+        failover(bench, spec, hows, drivers, whoms)
 
     run(shared, setup, work)
 

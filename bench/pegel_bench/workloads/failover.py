@@ -18,13 +18,22 @@ from pegel_bench.result import Row
 from pegel_bench.targets import Target
 
 HOWS = ("kill", "stop", "terminate")
+WHOMS = ("any", "controller")
 _BEFORE = 1.5
 _REPLICAS_WAIT = 60.0
 _NAMES = {"raw": "prober", "pegel": "pegel", "librdkafka": "librdkafka"}
 
 
-def failover(bench: Bench, spec: LoadSpec, hows: Sequence[str], drivers: Sequence[str]) -> None:
-    """A row for each way to fail and each observer; all observers see the same failure.
+def failover(
+    bench: Bench,
+    spec: LoadSpec,
+    hows: Sequence[str],
+    drivers: Sequence[str],
+    whoms: Sequence[str] = ("any",),
+) -> None:
+    """A row for each way to fail, each victim and each observer; all observers see the same.
+
+    Victims: ``any`` leader, or one that is the active ``controller`` as well.
 
     Raises:
         ClusterError: a target was not started here, so its brokers cannot be killed.
@@ -36,15 +45,22 @@ def failover(bench: Bench, spec: LoadSpec, hows: Sequence[str], drivers: Sequenc
                 f"failover kills brokers, so it only takes clusters that it starts, not "
                 f"{target.bootstrap}"
             )
-    for how in hows:
+    for how, whom in itertools.product(hows, whoms):
         for number, target in bench.turns():
-            with bench.topic(target, 1) as topic:
-                for row in _once(bench, target, replace(spec, topic=topic), how, drivers, number):
+            with bench.topic(target, 1, led_by_controller=whom == "controller") as topic:
+                of_topic = replace(spec, topic=topic)
+                for row in _once(bench, target, of_topic, how, whom, drivers, number):
                     bench.add(row)
 
 
 def _once(
-    bench: Bench, target: Target, spec: LoadSpec, how: str, drivers: Sequence[str], number: int
+    bench: Bench,
+    target: Target,
+    spec: LoadSpec,
+    how: str,
+    whom: str,
+    drivers: Sequence[str],
+    number: int,
 ) -> list[Row]:
     cluster = target.cluster
     assert cluster is not None
@@ -74,7 +90,7 @@ def _once(
         failure.mend()
     rows = []
     for driver, result in zip(drivers, results, strict=True):
-        case = {"how": how, "client": _NAMES[driver]}
+        case = {"how": how, "leader": whom, "client": _NAMES[driver]}
         row = to_row(result, target, case, "failover", number)
         if failure.at:
             row.figures |= _gap(result.series, failure.at)
