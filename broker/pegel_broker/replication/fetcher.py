@@ -44,9 +44,7 @@ BACK_OFF_MAX = 0.500
 PARTITION_BACK_OFF = 0.050
 # Partitions that arrive together (a new topic, a failover) share one new session.
 INTERRUPT_DELAY = 0.002
-# A paced fetcher asks for little at a time: its leader is to serve others in between.
-PACED_RESPONSE_BYTES = 256 * 1024
-# Its turn is not to be held by a leader that has nothing, or that hangs.
+# The turn of a paced fetcher is not to be held by a leader that has nothing, or that hangs.
 PACED_WAIT_MS = 20
 PACED_REQUEST_TIMEOUT = 2.0
 # A limit that is raised, or a move that is cancelled, is noticed after this long at most.
@@ -101,6 +99,7 @@ class ReplicaFetcher:
         self._session_epoch = 0
         self._taken = 0
         self._round_began = 0.0
+        self._answered_at = 0.0
         self._changed = asyncio.Event()  # there may be something to ask for
         self._interrupt = asyncio.Event()  # do not wait for the request in flight
         self._task = asyncio.create_task(
@@ -118,6 +117,7 @@ class ReplicaFetcher:
         self._appended[key] = following
         self._forgotten.pop(key, None)
         self._touch(key)
+        self._pace.on_more()
         truncation = hosted.log.truncation
         if truncation is not None:
             # For an earlier leader. The log end that is about to be cut off may not be claimed.
@@ -210,10 +210,11 @@ class ReplicaFetcher:
         if limit.limited:
             limit.take(now, taken)
             rest = limit.wait(now)
-        elif taken < PACED_RESPONSE_BYTES // 2:
+        elif taken < self._pace.slice_bytes // 2:
             return  # it has all there was: to join the ISR it has to stay close
         else:
-            rest = self._pace.rest(now, now - self._round_began, self._lag())
+            took, held = now - self._round_began, now - self._answered_at
+            rest = self._pace.rest(now, took, held, self._lag())
         await asyncio.sleep(min(rest, REST_MAX))
 
     def _lag(self) -> int:
@@ -267,6 +268,7 @@ class ReplicaFetcher:
             self._disconnect()
             return
         response = sent.result()
+        self._answered_at = self._manager.clock.monotonic()
         assert isinstance(response, FetchResponse)
         if response.error_code:
             _log.debug("fetch session of broker %d: error %d", self.leader_id, response.error_code)
@@ -336,7 +338,7 @@ class ReplicaFetcher:
             min_bytes=1,
             max_bytes=options.fetch_response_max_bytes
             if self._paced is None
-            else PACED_RESPONSE_BYTES,
+            else self._pace.slice_bytes,
             session_id=self._session_id,
             session_epoch=self._session_epoch,
             topics=[FetchTopic(topic_id=t, partitions=p) for t, p in by_topic.items()],

@@ -10,13 +10,20 @@ from collections.abc import Iterable
 UNLIMITED = 2**63 - 1
 # A limit lets through at once what it would have let through in this time.
 BURST_SECONDS = 1.0
-# A move rests this many times as long as its last round took: it works a fifth of the time.
-REST_FACTOR = 4.0
-# Below it a move that does not get nearer to its leader's end rests no more.
-REST_FACTOR_MIN = 0.25
-REVIEW_SECONDS = 2.0
-# A move whose lag is not at least this much smaller after a review's time goes faster.
-LAG_SHRINKS_TO = 0.9
+# A move works at most this share of the time on a cluster at leisure, at least that on a busy one.
+SHARE_MAX = 1 / 16
+SHARE_MIN = 1 / 64
+SHARE_STEP = 1 / 512
+# Where a round takes this many times as long as the quickest, the cluster is busy.
+BUSY_FACTOR = 2.0
+QUICKEST_WINDOW_SECONDS = 30.0
+# However long the rounds, a move goes on: a round each quarter of a second.
+LONGEST_REST = 0.25
+# One round asks for no more than the event loop takes in within this time.
+SLICE_SECONDS = 0.002
+SLICE_BYTES_MIN = 16 * 1024
+SLICE_BYTES_MAX = 256 * 1024
+REVIEW_SECONDS = 5.0
 
 
 class RateLimit:
@@ -60,29 +67,81 @@ class RateLimit:
 
 
 class CatchUpPace:
-    """The automatic throttle of moves: work a fifth of the time, and yield to who is busy.
+    """The automatic throttle of moves: a small share of the time, less where others are busy.
 
-    A round that takes longer because brokers are busy is followed by a longer rest, so clients
-    keep the better part of a loaded machine and an idle one is still used. A move that would
-    never end at that pace, because records come in faster than it copies them, rests less.
+    A move is a background transfer as LEDBAT (RFC 6817) has it: it learns from its own delays.
+    A round that takes twice as long as the quickest of late says that clients' requests do so
+    too, and halves the share of time that the move works; others let it grow again, slowly. A move
+    that would never end, because records come in faster than it copies them, takes more in spite.
+
+    ``slice_bytes`` is how much one round may ask for: no more than the event loop takes in
+    within ``SLICE_SECONDS``, whether a batch holds one record or a thousand.
     """
 
-    __slots__ = ("_factor", "_lag", "_reviewed_at")
+    __slots__ = ("_floor", "_lag", "_quickest", "_reviewed_at", "_share", "slice_bytes")
 
     def __init__(self) -> None:
-        self._factor = REST_FACTOR
+        self.slice_bytes = SLICE_BYTES_MIN
+        self._share = SHARE_MIN
+        self._floor = SHARE_MIN  # what it needs in order to end
+        self._quickest = _Quickest()
         self._lag: int | None = None
         self._reviewed_at = float("-inf")
 
-    def rest(self, now: float, took: float, lag: int) -> float:
-        """Seconds to rest after a full round of ``took`` seconds that left ``lag`` records."""
-        if now - self._reviewed_at >= REVIEW_SECONDS:
-            if self._lag is not None and lag > self._lag * LAG_SHRINKS_TO:
-                self._factor /= 2
-                if self._factor < REST_FACTOR_MIN:
-                    self._factor = 0.0
-            self._lag, self._reviewed_at = lag, now
-        return self._factor * took
+    def on_more(self) -> None:
+        """There is more to copy than at the last review: a lag that grows by it means nothing."""
+        self._lag = None
+
+    def rest(self, now: float, took: float, held: float, lag: int) -> float:
+        """Seconds to rest after a full round.
+
+        Args:
+            now: on the monotonic clock, in seconds.
+            took: seconds of the round, of which it ``held`` the event loop of this broker.
+            lag: records that are still to be copied.
+        """
+        self._review(now, lag)
+        if took > BUSY_FACTOR * self._quickest.of(now, took):
+            self._share /= 2
+        else:
+            self._share += SHARE_STEP
+        self._share = min(max(self._share, SHARE_MIN), SHARE_MAX)
+        if held > SLICE_SECONDS:
+            self._resize(max(self.slice_bytes // 2, SLICE_BYTES_MIN))
+        elif held < SLICE_SECONDS / 4:
+            self._resize(min(self.slice_bytes * 2, SLICE_BYTES_MAX))
+        share = max(self._share, self._floor)
+        return min(took * (1 / share - 1), LONGEST_REST)
+
+    def _resize(self, size: int) -> None:
+        if size != self.slice_bytes:
+            self.slice_bytes = size
+            self._quickest = _Quickest()  # a round of another size takes another time
+
+    def _review(self, now: float, lag: int) -> None:
+        if now - self._reviewed_at < REVIEW_SECONDS:
+            return
+        if self._lag is not None and lag >= self._lag:
+            self._floor = min(2 * self._floor, 1.0)
+        self._lag, self._reviewed_at = lag, now
+
+
+class _Quickest:
+    """The smallest of the values of late: of this window of time and the one before."""
+
+    __slots__ = ("_began_at", "_last", "_this")
+
+    def __init__(self) -> None:
+        self._began_at = float("-inf")
+        self._this = self._last = float("inf")
+
+    def of(self, now: float, value: float) -> float:
+        """The smallest, this ``value`` included."""
+        if now - self._began_at >= QUICKEST_WINDOW_SECONDS:
+            self._began_at = now
+            self._last, self._this = self._this, value
+        self._this = min(self._this, value)
+        return min(self._this, self._last)
 
 
 def throttled_replicas(entries: Iterable[str]) -> frozenset[tuple[int, int]] | None:

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pegel_broker.replication.throttle import (
-    REST_FACTOR,
+    LONGEST_REST,
+    REVIEW_SECONDS,
+    SHARE_MAX,
+    SHARE_MIN,
+    SLICE_BYTES_MAX,
+    SLICE_BYTES_MIN,
+    SLICE_SECONDS,
     UNLIMITED,
     CatchUpPace,
     RateLimit,
@@ -177,13 +184,64 @@ def test_no_limit_never_waits() -> None:
     assert limit.wait(0.0) == 0.0
 
 
-def test_the_pace_rests_in_proportion_and_gives_up_resting_where_it_would_never_end() -> None:
+def rests(pace: CatchUpPace, rounds: int, took: float, *, lag: int = 0, at: float = 0.0) -> float:
+    """The last rest of so many rounds, half a second apart, each one record nearer to the end."""
+    rest = 0.0
+    for n in range(rounds):
+        rest = pace.rest(at + n / 2, took, SLICE_SECONDS / 2, lag + rounds - n)
+    return rest
+
+
+def test_a_move_at_leisure_works_its_share_of_the_time_however_long_it_takes() -> None:
     pace = CatchUpPace()
-    assert pace.rest(0.0, 0.010, 1_000) == REST_FACTOR * 0.010
-    assert pace.rest(3.0, 0.010, 500) == REST_FACTOR * 0.010, "it gets there"
-    rests = [pace.rest(6.0 + 3 * i, 0.010, 500 + i) for i in range(6)]
-    assert rests == sorted(rests, reverse=True)
-    assert rests[-1] == 0.0
+    first = pace.rest(0.0, 0.001, SLICE_SECONDS / 2, 10**9)
+    assert first > 0.001 * (1 / SHARE_MAX - 1), "it begins gently"
+    for hour in range(3):
+        rest = rests(pace, 7200, 0.001, lag=10**9 - 7200 * hour, at=3600.0 * hour)
+        assert rest == pytest.approx(0.001 * (1 / SHARE_MAX - 1))
+
+
+def test_a_move_yields_where_its_rounds_take_longer_and_comes_back() -> None:
+    pace = CatchUpPace()
+    rests(pace, 100, 0.001)
+    assert rests(pace, 3, 0.003, at=50.0) == pytest.approx(0.003 * (1 / SHARE_MIN - 1))
+    assert rests(pace, 1, 10.0, at=52.0) == LONGEST_REST
+    assert rests(pace, 100, 0.001, at=53.0) == pytest.approx(0.001 * (1 / SHARE_MAX - 1))
+
+
+def test_rounds_that_have_become_longer_for_good_are_the_new_measure() -> None:
+    pace = CatchUpPace()
+    rests(pace, 100, 0.001)
+    assert rests(pace, 300, 0.003, at=50.0) == pytest.approx(0.003 * (1 / SHARE_MAX - 1))
+
+
+def test_a_move_that_would_never_end_rests_no_more() -> None:
+    pace, last = CatchUpPace(), LONGEST_REST
+    for n in range(8):
+        rest = pace.rest(REVIEW_SECONDS * n, 0.001, 0.0, 500 + n)
+        assert rest <= last
+        last = rest
+    assert last == 0.0
+
+
+def test_a_lag_that_grows_because_there_is_more_to_copy_hurries_nobody() -> None:
+    pace = CatchUpPace()
+    for n in range(200):
+        pace.on_more()
+        rest = pace.rest(REVIEW_SECONDS * n, 0.001, 0.0, 500 + n)
+    assert rest == pytest.approx(0.001 * (1 / SHARE_MAX - 1))
+
+
+def test_a_round_asks_for_what_the_event_loop_takes_in_in_time() -> None:
+    pace = CatchUpPace()
+    for _ in range(10):
+        pace.rest(0.0, 0.001, 0.0, 0)
+    assert pace.slice_bytes == SLICE_BYTES_MAX
+    pace.rest(0.0, 0.010, 2 * SLICE_SECONDS, 0)
+    assert pace.slice_bytes == SLICE_BYTES_MAX // 2
+    for _ in range(10):
+        pace.rest(0.0, 0.010, 2 * SLICE_SECONDS, 0)
+    assert pace.slice_bytes == SLICE_BYTES_MIN
 
 
 def test_the_lists_of_kip_73_are_read() -> None:
