@@ -33,6 +33,7 @@ CAUSES: Mapping[str, str] = {
     "returned": "a replica that may lead came back",
     "fewer are enough": "min.insync.replicas was lowered, so that who left may no longer lead",
     "ordered unclean": "an operator ordered an unclean election",
+    "unclean allowed": "an operator allowed unclean elections (unclean.leader.election.enable)",
     "reassigned": "its replicas are being moved",
     "replaced": "a replica's broker is gone for good, and another is built in its place",
     "moved": "the move of its replicas is done",
@@ -124,7 +125,7 @@ def _why(
         since = "since the topic was created" if made else "for as long as the history goes back"
         first = ", as the first replica of its list" if p.replicas[:1] == (p.leader,) else ""
         return f"{leads}: it has led {since}{first}"
-    if elected.reason in {"preferred", "moved", "ordered unclean"}:
+    if elected.reason in {"preferred", "moved", "ordered unclean", "unclean allowed"}:
         return f"{leads}: {CAUSES[elected.reason]}"
     listed = ", ".join(map(str, p.replicas))
     return (

@@ -16,6 +16,7 @@ from pegel_controller.metadata.records import ConfigRecord, Record
 from pegel_controller.rpc.messages import ConfigOperation, ConfigResource
 
 MIN_ISR = "min.insync.replicas"
+UNCLEAN = "unclean.leader.election.enable"
 SET, DELETE, APPEND, SUBTRACT = range(4)
 
 

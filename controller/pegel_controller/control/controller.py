@@ -283,6 +283,7 @@ class Controller:
                 if not request.validate_only:
                     self.tip.apply(made)
                     records += [*made, *elections.end_eligibility(self.tip, made)]
+                    records += elections.elect_where_allowed(self.tip, made)
             kind, name = resource.resource_type, resource.resource_name
             results.append(m.ConfigResourceResult(kind, name, code, message))
         return ControllerResult(tuple(records), m.AlterConfigsResponse(tuple(results)))

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from pegel.protocol.errors import ErrorCode
 from pegel_controller.control import reassignment
-from pegel_controller.control.configs import MIN_ISR
+from pegel_controller.control.configs import MIN_ISR, UNCLEAN
 from pegel_controller.control.handover import Handovers
 from pegel_controller.control.partitions import next_partition
 from pegel_controller.control.tip import Tip
@@ -159,9 +159,8 @@ def end_eligibility(tip: Tip, configs: Sequence[Record]) -> list[Record]:
     (KIP-966). In the same entry: no broker knows the lower minimum before. Applied to the tip.
     """
     changes: list[Record] = []
-    names = {c.resource_name for c in configs if isinstance(c, ConfigRecord) and c.key == MIN_ISR}
     topics = tip.image.topics_by_name
-    for name in sorted(topics if "" in names else names & topics.keys()):
+    for name in _topics_with(MIN_ISR, tip, configs):
         topic_id = topics[name].topic_id
         min_isr, _ = tip.policy(topic_id)
         for number, old in enumerate(topics[name].partitions):
@@ -173,6 +172,36 @@ def end_eligibility(tip: Tip, configs: Sequence[Record]) -> list[Record]:
                 ))  # fmt: skip
     tip.apply(changes)
     return changes
+
+
+def elect_where_allowed(tip: Tip, configs: Sequence[Record]) -> list[Record]:
+    """Elect anybody who lives wherever these new configs allow it and nobody leads.
+
+    Kafka waits for its next round (unclean.leader.election.interval.ms, five minutes); who turns
+    this on for a partition that is offline has waited long enough. Applied to the tip.
+    """
+    changes: list[Record] = []
+    topics = tip.image.topics_by_name
+    for name in _topics_with(UNCLEAN, tip, configs):
+        topic_id = topics[name].topic_id
+        min_isr, unclean = tip.policy(topic_id)
+        for number, old in enumerate(topics[name].partitions if unclean else ()):
+            if old.leader == NO_LEADER:
+                change = next_partition(
+                    topic_id, number, old, old.isr, tip.eligible,
+                    min_isr=min_isr, unclean=True, reason="unclean allowed",
+                )  # fmt: skip
+                if change is not None:
+                    changes.append(change)
+    tip.apply(changes)
+    return changes
+
+
+def _topics_with(key: str, tip: Tip, configs: Sequence[Record]) -> list[str]:
+    """Topics that a change of this key may concern: its own, or that of all brokers."""
+    names = {c.resource_name for c in configs if isinstance(c, ConfigRecord) and c.key == key}
+    topics = tip.image.topics_by_name
+    return sorted(topics if "" in names else names & topics.keys())
 
 
 def balance(tip: Tip, limit: int, handovers: Handovers) -> None:

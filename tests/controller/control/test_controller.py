@@ -68,6 +68,42 @@ def test_a_lower_minimum_ends_the_eligibility_of_those_that_left(of_all_topics: 
     assert {second, third} & set(h.partition().elr) == set()
 
 
+@pytest.mark.parametrize("of_all_topics", [False, True])
+def test_unclean_elections_that_become_allowed_happen_at_once(of_all_topics: bool) -> None:
+    """Whoever lives leads the partitions that are offline, and those alone."""
+    h = three()
+    assert not h.create("safe", unclean_leader_election_enable="false").error
+    assert not h.create("led").error
+    for topic in ("t", "safe"):
+        while h.partition(topic).leader != 1:
+            h.elect_away(0, topic)
+        assert not h.alter((1,), topic)
+    h.kill(1)
+    before = h.partition()
+    led = h.partition("led")
+    assert [before.leader, h.partition("safe").leader] == [-1, -1]
+    assert led.leader != -1
+    h.configure("unclean.leader.election.enable", "true", "" if of_all_topics else "t")
+    new = h.partition()
+    assert new.leader == next(b for b in new.replicas if b != 1)
+    assert (new.isr, new.elr, new.leader_recovery_state) == ((new.leader,), (), 1)
+    assert new.leader_epoch == before.leader_epoch + 1
+    assert h.partition("safe").leader == -1, "its own setting forbids it"
+    assert h.partition("led") == led
+    h.configure("unclean.leader.election.enable", "false", "" if of_all_topics else "t")
+    assert h.partition() == new, "what is done stays"
+
+
+def test_forbidding_unclean_elections_elects_nobody() -> None:
+    h = three()
+    leader = h.partition().leader
+    assert not h.alter((leader,))
+    h.kill(leader)
+    h.configure("unclean.leader.election.enable", "false", "t")
+    h.configure("retention.ms", "1000", "t")
+    assert h.partition().leader == -1
+
+
 def test_lost_page_cache_leaves_isr_and_elr() -> None:
     h = three(min_insync_replicas="2")
     first, second, third = h.partition().replicas
