@@ -362,7 +362,7 @@ class Node:
         assert self.broker is not None
         assert self.replicas is not None
         assert self.coordinators is not None
-        self.broker.image = image
+        self.broker.on_metadata(delta, image)
         self._on_controllers(image.controllers)
         self.replicas.apply(delta, image)
         self.coordinators.apply(delta, image)

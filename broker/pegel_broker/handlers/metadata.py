@@ -1,7 +1,8 @@
 """Metadata and DescribeTopicPartitions: brokers, topics, leaders.
 
-Only brokers that serve are listed. A partition without a leader is LEADER_NOT_AVAILABLE. A topic
-that is asked for by name and does not exist is created where the broker and the client allow it.
+Only brokers that serve are listed, or just did. A partition without a leader is
+LEADER_NOT_AVAILABLE. A topic that is asked for by name and does not exist is created where the
+broker and the client allow it.
 """
 
 from __future__ import annotations
@@ -129,8 +130,7 @@ def _respond(request: Request, message: MetadataRequest) -> MetadataResponse:
     return MetadataResponse(
         brokers=[
             MetadataResponseBroker(node_id=i, host=b.host, port=b.port, rack=b.rack)
-            for i, b in sorted(image.brokers.items())
-            if not b.fenced
+            for i, b in broker.listed()
         ],
         cluster_id=image.cluster_id,
         controller_id=reported_controller(broker),

@@ -28,6 +28,9 @@ from pegel.protocol.messages.metadata import (
     MetadataRequestTopic,
     MetadataResponse,
 )
+from pegel_broker.handlers.context import LISTED_AFTER_FENCED
+from pegel_controller.metadata import MetadataDelta
+from pegel_controller.metadata import records as r
 from tests.support.node import NodeUnderTest, RawClient, produce, records, run
 
 NOT_ASKED = -(2**31)
@@ -221,5 +224,30 @@ def test_log_directories() -> None:
         response = await client.ask(one, 4, DescribeLogDirsResponse)
         found = [p.partition_index for t in response.results[0].topics for p in t.partitions]
         assert found == [1]
+
+    run(main)
+
+
+def test_a_broker_that_just_died_is_named_until_clients_know_the_new_leaders() -> None:
+    """librdkafka takes a second more where one response moves a leader and drops the old one."""
+
+    async def main(node: NodeUnderTest) -> None:
+        broker = node.node.broker
+        assert broker is not None
+        other = r.BrokerRegisteredRecord(7, 5, UUID(int=7), "elsewhere", 9, None, "boot")
+        image = broker.image.apply([other], broker.image.index + 1)
+        alive = image.apply([r.BrokerUnfencedRecord(7, 5)], image.index + 1)
+        dead = alive.apply([r.BrokerFencedRecord(7, 5)], alive.index + 1)
+
+        async def named() -> list[int]:
+            return [b.node_id for b in (await _ask(await node.connect(), _asking())).brokers]
+
+        broker.on_metadata(MetadataDelta.between(broker.image, image), image)
+        assert await named() == [1]  # it has not served yet
+        for after in (alive, dead):
+            broker.on_metadata(MetadataDelta.between(broker.image, after), after)
+            assert await named() == [1, 7]
+        broker.fenced_at[7] -= LISTED_AFTER_FENCED
+        assert await named() == [1]
 
     run(main)
