@@ -28,6 +28,7 @@ from pegel_broker.log.manager import LogManager
 from pegel_broker.metrics.group_lag import GroupLag
 from pegel_broker.metrics.vitals import Vitals
 from pegel_broker.network.listener import ClientListener
+from pegel_broker.offline import OfflineReport
 from pegel_broker.producer_ids import ProducerIds
 from pegel_broker.replication.fetch_session import FetchSessionCache
 from pegel_broker.replication.manager import ReplicaManager, ReplicationOptions
@@ -80,6 +81,7 @@ class Node:
         self.listener: ClientListener | None = None
         self.logs: LogManager | None = None
         self.channel: ControllerChannel | None = None
+        self.offline: OfflineReport | None = None
         self.vitals = Vitals(world)
         self.http_counters = HttpCounters()
         self.group_lag: GroupLag | None = None
@@ -257,6 +259,11 @@ class Node:
         config, world = self.config, self.world
         assert self.logs is not None
         assert self.channel is not None
+        offline = self.offline = OfflineReport(
+            config.node_id, self.channel, self._broker_epoch,
+            lambda: self.replicas.offline if self.replicas is not None else (),
+        )  # fmt: skip
+        self._tasks.append(asyncio.create_task(offline.run(), name="offline-report"))
         self.replicas = ReplicaManager(
             world,
             config.node_id,
@@ -268,8 +275,8 @@ class Node:
                 static_configs=config.settings,
             ),
             self._alter_partition,
-            lambda: self.session.broker_epoch if self.session else -1,
-            self._on_replica_offline,
+            self._broker_epoch,
+            offline.wake,
         )
         self.coordinators = Coordinators(
             world,
@@ -358,13 +365,18 @@ class Node:
         if self.channel is not None:
             self.channel.set_controllers(merge_controllers(self.config.controllers, joined))
 
+    def _broker_epoch(self) -> int:
+        return self.session.broker_epoch if self.session is not None else -1
+
     def _on_metadata(self, delta: MetadataDelta, image: MetadataImage) -> None:
         assert self.broker is not None
         assert self.replicas is not None
+        assert self.offline is not None
         assert self.coordinators is not None
         self.broker.on_metadata(delta, image)
         self._on_controllers(image.controllers)
         self.replicas.apply(delta, image)
+        self.offline.on_metadata(image)
         self.coordinators.apply(delta, image)
 
     async def _alter_partition(self, request: AlterPartitionRequest) -> AlterPartitionResponse:
@@ -382,14 +394,6 @@ class Node:
         if response.error:
             raise RpcRefusedError(response.error, "no producer ids")
         return response.first_producer_id, response.count
-
-    def _on_replica_offline(self, topic_id: uuid.UUID, partition: int) -> None:
-        if self.session is not None and self.channel is not None:
-            request = m.UpdateOfflineReplicasRequest(
-                self.config.node_id, self.session.broker_epoch, (), ((topic_id, partition),)
-            )
-            call = self.channel.call("update_offline_replicas", request, 60.0)
-            self._tasks.append(asyncio.ensure_future(_swallow(call)))
 
     def _on_directory_offline(self, path: str, reason: str) -> None:
         _log.error(Event("log_directory_offline", dir=path, reason=reason))
@@ -441,14 +445,6 @@ class Node:
             await self._http.close()
         if self._lock is not None:
             self._lock.close()
-
-
-async def _swallow(call: Coroutine[None, None, object]) -> None:
-    """A report that nobody waits for; its failure is repeated by the next heartbeat's state."""
-    try:
-        await call
-    except Exception as error:
-        _log.warning("the controller was not told of an offline replica: %s", error)
 
 
 def _os_error(error: OSError) -> str:

@@ -141,9 +141,14 @@ def _respond(request: Request, message: MetadataRequest) -> MetadataResponse:
     )
 
 
-def _offline(broker: Broker, state: PartitionState) -> list[int]:
+def _offline(broker: Broker, partition: tuple[UUID, int], state: PartitionState) -> list[int]:
+    """Replicas on brokers that are gone, and those whose log failed."""
     brokers = broker.image.brokers
-    return [r for r in state.replicas if r not in brokers or brokers[r].fenced]
+    return [
+        r
+        for r in state.replicas
+        if r not in brokers or brokers[r].fenced or partition in brokers[r].offline_replicas
+    ]
 
 
 def _topic(broker: Broker, state: TopicState, with_operations: bool) -> MetadataResponseTopic:
@@ -159,7 +164,7 @@ def _topic(broker: Broker, state: TopicState, with_operations: bool) -> Metadata
                 leader_epoch=p.leader_epoch,
                 replica_nodes=list(p.replicas),
                 isr_nodes=list(p.isr),
-                offline_replicas=_offline(broker, p),
+                offline_replicas=_offline(broker, (state.topic_id, number), p),
             )
             for number, p in enumerate(state.partitions)
         ],
@@ -204,7 +209,8 @@ def describe_topic_partitions(request: Request) -> DescribeTopicPartitionsRespon
                 topic_id=state.topic_id,
                 is_internal=name in INTERNAL_TOPICS,
                 partitions=[
-                    _described(broker, number, p) for number, p in enumerate(chosen, start)
+                    _described(broker, (state.topic_id, number), p)
+                    for number, p in enumerate(chosen, start)
                 ],
                 topic_authorized_operations=ALL_TOPIC_OPERATIONS,
             )
@@ -218,16 +224,16 @@ def describe_topic_partitions(request: Request) -> DescribeTopicPartitionsRespon
 
 
 def _described(
-    broker: Broker, number: int, state: PartitionState
+    broker: Broker, partition: tuple[UUID, int], state: PartitionState
 ) -> DescribeTopicPartitionsResponsePartition:
     return DescribeTopicPartitionsResponsePartition(
         error_code=ErrorCode.NONE if state.leader >= 0 else ErrorCode.LEADER_NOT_AVAILABLE,
-        partition_index=number,
+        partition_index=partition[1],
         leader_id=state.leader,
         leader_epoch=state.leader_epoch,
         replica_nodes=list(state.replicas),
         isr_nodes=list(state.isr),
         eligible_leader_replicas=list(state.elr),
         last_known_elr=list(state.last_known_elr),
-        offline_replicas=_offline(broker, state),
+        offline_replicas=_offline(broker, partition, state),
     )

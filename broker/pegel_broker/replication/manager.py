@@ -65,7 +65,7 @@ class ReplicaManager:
     """Everything is called on the event loop.
 
     ``alter_partition`` sends to the active controller. ``broker_epoch`` is that of this
-    registration. ``on_offline(topic_id, partition)`` reports a replica whose log failed.
+    registration. ``on_offline()`` is called where one more replica's log failed.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class ReplicaManager:
         options: ReplicationOptions,
         alter_partition: Callable[[AlterPartitionRequest], Awaitable[AlterPartitionResponse]],
         broker_epoch: Callable[[], int],
-        on_offline: Callable[[UUID, int], None] | None = None,
+        on_offline: Callable[[], None] | None = None,
     ) -> None:
         self.world = world
         self.clock = world.clock
@@ -94,6 +94,7 @@ class ReplicaManager:
         self._resigned: dict[HostedPartition, int] = {}
         self._hosted: dict[tuple[str, int], HostedPartition] = {}
         self._by_id: dict[tuple[UUID, int], HostedPartition] = {}
+        self.offline: dict[tuple[UUID, int], None] = {}  # replicas whose log failed
         self._fetchers = ReplicaFetchers(self)
         self.leader_limit = RateLimit()  # leader.replication.throttled.rate
         self._isr = IsrSync(self, alter_partition)
@@ -336,6 +337,7 @@ class ReplicaManager:
         """This broker holds the replica no longer: its files go."""
         del self._hosted[hosted.key]
         del self._by_id[hosted.topic_id, hosted.core.partition]
+        self.offline.pop((hosted.topic_id, hosted.core.partition), None)
         self._fetchers.forget(hosted)
         if not any(topic == hosted.core.topic for topic, _ in self._hosted):
             self.topic_stats.pop(hosted.core.topic, None)
@@ -368,8 +370,9 @@ class ReplicaManager:
             return
         self._fetchers.forget(hosted)
         hosted.fail_waiting(ErrorCode.KAFKA_STORAGE_ERROR)
+        self.offline[hosted.topic_id, hosted.core.partition] = None
         if self._on_offline is not None:
-            self._on_offline(hosted.topic_id, hosted.core.partition)
+            self._on_offline()
 
     # -- requests
 

@@ -175,12 +175,12 @@ class Controller:
     def update_offline_replicas(
         self, now: float, request: m.UpdateOfflineReplicasRequest
     ) -> ControllerResult:
-        """Replicas on failed directories leave ISR and ELR at once."""
+        """Replicas whose log failed leave ISR and ELR at once."""
         error = check_epoch(self.tip, request.broker_id, request.broker_epoch)
         if error:
             return ControllerResult((), m.UpdateOfflineReplicasResponse(error))
         records = elections.offline_replicas(self.tip, request)
-        return self._done(records, m.UpdateOfflineReplicasResponse())
+        return ControllerResult(tuple(records), m.UpdateOfflineReplicasResponse())
 
     # -- partitions
 

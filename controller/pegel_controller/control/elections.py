@@ -10,7 +10,12 @@ from pegel_controller.control.handover import Handovers
 from pegel_controller.control.partitions import next_partition
 from pegel_controller.control.tip import Tip
 from pegel_controller.metadata.image import NO_LEADER, PartitionState
-from pegel_controller.metadata.records import ConfigRecord, PartitionChangeRecord, Record
+from pegel_controller.metadata.records import (
+    BrokerOfflineDirsRecord,
+    ConfigRecord,
+    PartitionChangeRecord,
+    Record,
+)
 from pegel_controller.rpc import messages as m
 
 # Characters of what a leader says of the cause of a change; it is kept in the history.
@@ -43,7 +48,7 @@ def alter_partitions(
         isr = tuple(x for x in old.replicas if x in wanted)
         min_isr, unclean = tip.policy(item.topic_id)
         change = next_partition(
-            *key, old, isr, tip.eligible, min_isr=min_isr, unclean=unclean,
+            *key, old, isr, tip.eligible_for(key), min_isr=min_isr, unclean=unclean,
             reason="too slow" if len(isr) < len(old.isr) else "caught up",
             recovery_state=item.leader_recovery_state,
         )  # fmt: skip
@@ -81,7 +86,7 @@ def _check(tip: Tip, broker_id: int, item: m.AlterPartitionItem, old: PartitionS
         return ErrorCode.INVALID_REQUEST
     for member in item.new_isr:
         broker = tip.image.brokers.get(member.broker_id)
-        if broker is None or not broker.eligible:
+        if broker is None or not broker.eligible_for((item.topic_id, item.partition)):
             return ErrorCode.INELIGIBLE_REPLICA
         if member.broker_epoch not in (-1, broker.broker_epoch):
             return ErrorCode.INELIGIBLE_REPLICA
@@ -137,11 +142,12 @@ def _elect_one(
     if old.leader == preferred or (election_type == 1 and old.leader != -1):
         code = ErrorCode.ELECTION_NOT_NEEDED
         return None, code, "Leader election not needed for topic partition."
-    if election_type == 0 and not (preferred in old.isr and tip.eligible(preferred)):
+    eligible = tip.eligible_for((topic_id, number))
+    if election_type == 0 and not (preferred in old.isr and eligible(preferred)):
         code = ErrorCode.PREFERRED_LEADER_NOT_AVAILABLE
         return None, code, "The preferred leader was not available."
     change = next_partition(
-        topic_id, number, old, old.isr, tip.eligible, min_isr=min_isr,
+        topic_id, number, old, old.isr, eligible, min_isr=min_isr,
         unclean=unclean or election_type == 1,
         prefer=preferred if election_type == 0 else -1,
         reason="preferred" if election_type == 0 else "ordered unclean",
@@ -212,7 +218,7 @@ def balance(tip: Tip, limit: int, handovers: Handovers) -> None:
             preferred = old.preferred_leader
             if old.leader in (preferred, NO_LEADER) or preferred not in old.isr:
                 continue
-            if tip.eligible(preferred):
+            if tip.eligible_for((topic_id, number))(preferred):
                 handovers.ask((topic_id, number), old.leader_epoch)
                 asked += 1
                 if asked >= limit:
@@ -220,23 +226,35 @@ def balance(tip: Tip, limit: int, handovers: Handovers) -> None:
 
 
 def offline_replicas(tip: Tip, request: m.UpdateOfflineReplicasRequest) -> list[Record]:
-    """The replica leaves ISR and ELR of each named partition; for the tip to apply."""
-    from pegel_controller.metadata.records import BrokerOfflineDirsRecord
+    """Take a broker's list of failed replicas; each new one leaves ISR and ELR.
 
-    broker = request.broker_id
-    dirs = BrokerOfflineDirsRecord(broker, request.broker_epoch, request.offline_log_dirs)
-    records: list[Record] = [dirs]
-    for topic_id, number in sorted(set(request.partitions)):
-        topic = tip.image.topics_by_id.get(topic_id)
-        if topic is None or not 0 <= number < len(topic.partitions):
+    The list holds until the broker registers anew: what is on it may neither lead nor join an
+    ISR, not even as the last one that was in sync. Applied to the tip.
+    """
+    broker_id, topics = request.broker_id, tip.image.topics_by_id
+    known = tip.image.brokers[broker_id]
+    failed = tuple(sorted(
+        (topic_id, number)
+        for topic_id, number in set(request.partitions)
+        if topic_id in topics and 0 <= number < len(topics[topic_id].partitions)
+    ))  # fmt: skip
+    dirs = request.offline_log_dirs
+    if (failed, dirs) == (known.offline_replicas, known.offline_log_dirs):
+        return []
+    records: list[Record] = [BrokerOfflineDirsRecord(broker_id, request.broker_epoch, dirs, failed)]
+    tip.apply(records)
+    changes: list[Record] = []
+    for key in failed:
+        old = tip.partition(key)
+        if broker_id not in (*old.isr, *old.elr, old.leader):
             continue
-        old = topic.partitions[number]
-        min_isr, unclean = tip.policy(topic_id)
-        isr = tuple(x for x in old.isr if x != broker)
+        min_isr, unclean = tip.policy(key[0])
+        isr = tuple(x for x in old.isr if x != broker_id)
         change = next_partition(
-            topic_id, number, replace(old), isr, lambda b: b != broker and tip.eligible(b),
-            min_isr=min_isr, unclean=unclean, lost=broker, reason="log directory failed",
+            *key, old, isr, tip.eligible_for(key),
+            min_isr=min_isr, unclean=unclean, lost=broker_id, reason="log directory failed",
         )  # fmt: skip
         if change is not None:
-            records.append(change)
-    return records
+            changes.append(change)
+    tip.apply(changes)
+    return records + changes

@@ -64,8 +64,8 @@ class Handovers:
                 continue
             min_isr, _ = tip.policy(key[0])
             change = next_partition(
-                *key, old, old.isr, tip.eligible,
-                min_isr=min_isr, prefer=_successor(tip, old), reason=_why(old),
+                *key, old, old.isr, tip.eligible_for(key),
+                min_isr=min_isr, prefer=_successor(tip, key, old), reason=_why(old),
             )  # fmt: skip
             if change is None or change.leader == broker:
                 change = _same_leader_again(key, old)
@@ -79,9 +79,10 @@ def _state(tip: Tip, key: PartitionKey) -> PartitionState | None:
     return None if topic is None else topic.partitions[key[1]]
 
 
-def _successor(tip: Tip, old: PartitionState) -> int:
+def _successor(tip: Tip, key: PartitionKey, old: PartitionState) -> int:
     """The first replica that stays, and could lead now."""
-    fit = (r for r in old.target if r in old.isr and tip.eligible(r))
+    eligible = tip.eligible_for(key)
+    fit = (r for r in old.target if r in old.isr and eligible(r))
     return next(fit, old.preferred_leader)
 
 

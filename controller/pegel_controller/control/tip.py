@@ -1,6 +1,6 @@
 """The speculative image (committed + proposed) with its indexes: by broker, and who moves."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from uuid import UUID
 
 from pegel_controller.config import topic_value
@@ -86,6 +86,15 @@ class Tip:
         state = self.image.brokers.get(broker)
         return state is not None and state.eligible
 
+    def eligible_for(self, key: PartitionKey) -> Callable[[int], bool]:
+        """Which brokers may join the ISR of this partition, or lead it."""
+
+        def eligible(broker: int) -> bool:
+            state = self.image.brokers.get(broker)
+            return state is not None and state.eligible_for(key)
+
+        return eligible
+
     def partition(self, key: PartitionKey) -> PartitionState:
         return self.image.topics_by_id[key[0]].partitions[key[1]]
 
@@ -111,7 +120,7 @@ class Tip:
             isr = tuple(r for r in old.isr if r != broker)
             gone = broker if lost else -1
             change = next_partition(
-                *key, old, isr, self.eligible,
+                *key, old, isr, self.eligible_for(key),
                 min_isr=min_isr, unclean=unclean, lost=gone, reason=reason,
             )  # fmt: skip
             if change is not None:
@@ -127,7 +136,7 @@ class Tip:
                 continue
             min_isr, unclean = self.policy(key[0])
             change = next_partition(
-                *key, old, old.isr, self.eligible,
+                *key, old, old.isr, self.eligible_for(key),
                 min_isr=min_isr, unclean=unclean, reason="returned",
             )  # fmt: skip
             if change is not None:

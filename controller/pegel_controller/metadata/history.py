@@ -117,7 +117,7 @@ class History:
                 case r.ConfigRecord():
                     self._configure(record, index, at_ms)
                 case _:
-                    self._broker(record, index, at_ms)
+                    self._broker(before, record, index, at_ms)
         for topic_id, count in grown.items():
             name = _topic_name(before, names, topic_id)
             self._add(index, at_ms, PARTITIONS_ADDED, topic=name, detail=str(count))
@@ -154,7 +154,7 @@ class History:
             broker = int(record.resource_name) if record.resource_name else -1
             self._add(index, at_ms, CONFIG_CHANGED, broker=broker, detail=detail)
 
-    def _broker(self, record: r.Record, index: int, at_ms: int) -> None:
+    def _broker(self, before: MetadataImage, record: r.Record, index: int, at_ms: int) -> None:
         match record:
             case r.BrokerRegisteredRecord(node_id=node):
                 where = f"{record.host}:{record.port}"
@@ -168,7 +168,9 @@ class History:
             case r.BrokerUnregisteredRecord(node_id=node):
                 self._add(index, at_ms, BROKER_UNREGISTERED, broker=node)
             case r.BrokerOfflineDirsRecord(node_id=node):
-                self._add(index, at_ms, LOG_DIRECTORY_FAILED, broker=node)
+                known = before.brokers.get(node)
+                if known is None or set(record.offline_replicas) - set(known.offline_replicas):
+                    self._add(index, at_ms, LOG_DIRECTORY_FAILED, broker=node)
             case _:
                 pass  # producer ids and features are nobody's question
 

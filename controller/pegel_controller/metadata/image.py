@@ -95,11 +95,17 @@ class BrokerState(Wire):
     log_dirs: tuple[UUID, ...] = ()
     offline_log_dirs: tuple[UUID, ...] = ()
     advertised_http_port: int = -1
+    # (topic id, partition) of replicas whose log failed; sorted.
+    offline_replicas: tuple[tuple[UUID, int], ...] = ()
 
     @property
     def eligible(self) -> bool:
         """May join an ISR or lead (KIP-841)."""
         return not self.fenced and not self.shutting_down
+
+    def eligible_for(self, partition: tuple[UUID, int]) -> bool:
+        """May join the ISR of this partition or lead it: its log there has not failed."""
+        return self.eligible and partition not in self.offline_replicas
 
 
 ConfigKeyPair = tuple[int, str]
@@ -256,8 +262,10 @@ class _Builder:
                 brokers[node_id] = replace(self._broker(node_id), fenced=False)
             case BrokerShutdownRequestedRecord(node_id):
                 brokers[node_id] = replace(self._broker(node_id), shutting_down=True)
-            case BrokerOfflineDirsRecord(node_id, _, dirs):
-                brokers[node_id] = replace(self._broker(node_id), offline_log_dirs=dirs)
+            case BrokerOfflineDirsRecord(node_id, _, dirs, failed):
+                brokers[node_id] = replace(
+                    self._broker(node_id), offline_log_dirs=dirs, offline_replicas=failed
+                )
             case BrokerUnregisteredRecord(node_id):
                 brokers.pop(node_id, None)
             case _:

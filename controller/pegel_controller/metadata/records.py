@@ -111,9 +111,12 @@ class BrokerUnregisteredRecord(Record):
 @_declare(15)
 @dataclass(frozen=True, slots=True)
 class BrokerOfflineDirsRecord(Record):
+    """All that a broker cannot read or write any more, until it registers anew."""
+
     node_id: int
     broker_epoch: int
     offline_log_dirs: tuple[UUID, ...]
+    offline_replicas: tuple[tuple[UUID, int], ...] = ()
 
 
 @_declare(16)

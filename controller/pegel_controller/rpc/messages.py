@@ -330,7 +330,7 @@ class UnregisterBrokerResponse(Wire):
 
 @dataclass(frozen=True, slots=True)
 class UpdateOfflineReplicasRequest(Wire):
-    """Offline log directories and the partitions (topic id, partition) that were on them."""
+    """All log directories and replicas (topic id, partition) of a broker that failed."""
 
     broker_id: int
     broker_epoch: int

@@ -119,6 +119,16 @@ class Harness:
                 if asked:
                     self.resign(broker, asked)
 
+    def fail_logs(self, broker: int, *numbers: int, topic: str = "t") -> int:
+        """The broker reports that these are all of its logs that failed; the records that made."""
+        topic_id = self.image.topics_by_name[topic].topic_id
+        request = m.UpdateOfflineReplicasRequest(
+            broker, self.epochs[broker], (), tuple((topic_id, n) for n in numbers)
+        )
+        result = self.commit(self.controller.update_offline_replicas(self.now, request))
+        assert not result.response.error
+        return len(result.records)
+
     @contextmanager
     def uncommitted(self) -> Iterator[None]:
         """What is proposed meanwhile is lost with its controller."""
