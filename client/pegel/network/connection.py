@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 from pegel.errors import ConnectionFailedError, RequestTimeoutError, UnsupportedVersionError
@@ -24,17 +25,14 @@ CLIENT_VERSION = "0.1.0"
 DEFAULT_TIMEOUT = 30.0
 
 
-class _Pending:
-    __slots__ = ("future", "on_answer", "response_type", "version")
+# Told of a response, or of why there will be none.
+OnAnswer = Callable[[Message | ConnectionFailedError], None]
 
-    def __init__(
-        self,
-        future: asyncio.Future[Message],
-        response_type: type[Message],
-        version: int,
-        on_answer: Callable[[asyncio.Future[Message]], None] | None,
-    ) -> None:
-        self.future = future
+
+class _Pending:
+    __slots__ = ("on_answer", "response_type", "version")
+
+    def __init__(self, on_answer: OnAnswer, response_type: type[Message], version: int) -> None:
         self.on_answer = on_answer
         self.response_type = response_type
         self.version = version
@@ -158,17 +156,19 @@ class Connection:
             )
         return high
 
-    def send(
-        self,
-        message: Message,
-        version: int | None = None,
-        on_answer: Callable[[asyncio.Future[Message]], None] | None = None,
-    ) -> asyncio.Future[Message]:
+    def send(self, message: Message, version: int | None = None) -> asyncio.Future[Message]:
         """Write a request; the future is its response. The caller bounds the wait.
 
-        Args:
-            on_answer: called with the future as soon as the response is there, before those who
-                wait for it: a turn of the event loop sooner than a callback of the future.
+        Raises:
+            ConnectionFailedError: already closed.
+        """
+        future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        self.send_to(partial(_settle, future), message, version)
+        return future
+
+    def send_to(self, on_answer: OnAnswer, message: Message, version: int | None = None) -> None:
+        """Write a request; ``on_answer`` is called with the response in the turn of the event loop
+        that brings it, or with the error once there will be none.
 
         Raises:
             ConnectionFailedError: already closed.
@@ -179,13 +179,9 @@ class Connection:
         if version is None:
             version = self.version_for(api_key)
         self._correlation_id = correlation_id = (self._correlation_id + 1) & 0x7FFFFFFF
-        future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
         buffers = encode_request(message, version, correlation_id, self.client_id)
-        self._pending[correlation_id] = _Pending(
-            future, RESPONSES[ApiKey(api_key)], version, on_answer
-        )
+        self._pending[correlation_id] = _Pending(on_answer, RESPONSES[api_key], version)
         self._wire.write(buffers)
-        return future
 
     def send_no_response(self, message: Message, version: int | None = None) -> None:
         """Write a request that has no response (Produce with acks=0).
@@ -254,32 +250,36 @@ class Connection:
             pending = self._pending.pop(read_correlation_id(frame), None)
             if pending is None:
                 raise ProtocolError("an answer that nobody asked for")
-            if pending.future.done():  # its caller gave up: dropped
-                return
             version = pending.version
             if pending.response_type is ApiVersionsResponse:
                 version = _api_versions_version(frame, version)
-            pending.future.set_result(decode_response(pending.response_type, version, frame))
-            if pending.on_answer is not None:
-                pending.on_answer(pending.future)
+            response = decode_response(pending.response_type, version, frame)
         except ProtocolError as error:
             # What follows on this connection can no longer be trusted.
-            if pending is not None and not pending.future.done():
-                pending.future.set_exception(
-                    ConnectionFailedError(f"{self.host}:{self.port} broke the protocol: {error}")
-                )
-            self._fail(f"broke the protocol: {error}")
+            reason = f"broke the protocol: {error}"
+            self.closed = True
+            if pending is not None:
+                pending.on_answer(ConnectionFailedError(f"{self.host}:{self.port} {reason}"))
+            self._fail(reason)
             self._wire.abort()
+            return
+        pending.on_answer(response)
 
     def _fail(self, reason: str) -> None:
         self.closed = True
         pending, self._pending = self._pending, {}
         for item in pending.values():
-            if not item.future.done():
-                item.future.set_exception(
-                    ConnectionFailedError(f"{self.host}:{self.port} {reason}")
-                )
-                item.future.exception()  # nobody waiting for it is no error
+            item.on_answer(ConnectionFailedError(f"{self.host}:{self.port} {reason}"))
+
+
+def _settle(future: asyncio.Future[Message], answer: Message | ConnectionFailedError) -> None:
+    if future.done():  # its caller gave up
+        return
+    if isinstance(answer, ConnectionFailedError):
+        future.set_exception(answer)
+        future.exception()  # nobody waiting for it is no error
+    else:
+        future.set_result(answer)
 
 
 def _api_versions_version(frame: memoryview, version: int) -> int:

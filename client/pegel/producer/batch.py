@@ -222,7 +222,8 @@ class ProducerBatch:
         return RecordMetadata(self.topic, self.partition, offset, time)
 
 
-async def _outcome(batch: ProducerBatch, index: int) -> RecordMetadata:
+async def acknowledged(batch: ProducerBatch, index: int) -> RecordMetadata:
+    """Where the record of that index in ``batch`` was written; raises why it was not."""
     while True:
         result = await batch.outcome()
         if batch.halves is None:
@@ -256,7 +257,7 @@ class Delivery:
         if not self._awaited:
             self._awaited = True
             batch.unawaited -= 1
-        return await _outcome(batch, self._index)
+        return await acknowledged(batch, self._index)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,14 @@ from types import TracebackType
 from pegel.cluster import Cluster
 from pegel.config import MAX_BATCH_BYTES, ProducerOptions
 from pegel.errors import ClosedError, PegelError, RecordTooLargeError, RequestTimeoutError
-from pegel.producer.batch import RECORD_OVERHEAD, Delivery, ManyDelivery
+from pegel.producer.accumulator import PartitionQueue
+from pegel.producer.batch import (
+    RECORD_OVERHEAD,
+    Delivery,
+    ManyDelivery,
+    ProducerBatch,
+    acknowledged,
+)
 from pegel.producer.partitioner import KeyPartitioner, StickyPartitioner
 from pegel.producer.sender import Sender
 from pegel.types import Headers, RecordMetadata, SendResult
@@ -18,6 +25,8 @@ from pegel.types import Headers, RecordMetadata, SendResult
 _BYTES = {bytes}
 _BYTES_OR_NONE = {bytes, type(None)}
 _CLOSE_TIMEOUT = 10.0
+# Where a record was put: the queue of its partition, its batch, its index there.
+_Place = tuple[PartitionQueue, ProducerBatch, int]
 
 
 class Producer:
@@ -30,6 +39,7 @@ class Producer:
 
     def __init__(self, cluster: Cluster, options: ProducerOptions) -> None:
         self._cluster, self._options = cluster, options
+        self._view = cluster.metadata.view
         self._sender = Sender(cluster, options)
         self._keys = KeyPartitioner()
         self._sticky = StickyPartitioner(cluster.random)
@@ -78,15 +88,16 @@ class Producer:
             TopicNotFoundError, RecordTooLargeError, DeliveryTimeoutError, BufferFullError,
             BrokerError: why it was not acknowledged.
         """
-        delivery = await self.send_soon(
-            topic, value, key=key, partition=partition, headers=headers, timestamp=timestamp
-        )
-        self._sender.run_now()
+        size = self._size(value, key, headers)
+        queue, batch, index = self._put_now(
+            topic, value, key, partition, headers, timestamp, size
+        ) or await self._put_later(topic, value, key, partition, headers, timestamp, size)
+        self._sender.send_now(queue)
         if timeout is None:
-            return await delivery
+            return await acknowledged(batch, index)
         try:
             async with asyncio.timeout(timeout):
-                return await delivery
+                return await acknowledged(batch, index)
         except TimeoutError:
             raise RequestTimeoutError(
                 f"{topic}: no acknowledgement in {timeout:.3g} s; the record may still be written"
@@ -110,6 +121,18 @@ class Producer:
         Raises:
             TopicNotFoundError, RecordTooLargeError, BufferFullError, ClosedError.
         """
+        size = self._size(value, key, headers)
+        queue, batch, index = self._put_now(
+            topic, value, key, partition, headers, timestamp, size
+        ) or await self._put_later(topic, value, key, partition, headers, timestamp, size)
+        delivery = Delivery(batch, index)
+        self._sender.wake()
+        if index == 0 and queue.pending[0] is not batch:
+            await asyncio.sleep(0)  # a full batch is there: let it leave before taking more
+        return delivery
+
+    def _size(self, value: bytes | None, key: bytes | None, headers: Headers) -> int:
+        """An upper bound of a record's size, in bytes; checks the record."""
         if type(value) is not bytes and value is not None:
             raise _not_bytes("value", value)
         if type(key) is not bytes and key is not None:
@@ -118,20 +141,67 @@ class Producer:
         if headers:
             size += _headers_size(headers)
         self._check_size(size)
+        return size
+
+    def _put_now(
+        self,
+        topic: str,
+        value: bytes | None,
+        key: bytes | None,
+        partition: int | None,
+        headers: Headers,
+        timestamp: int | None,
+        size: int,
+    ) -> _Place | None:
+        """Put a record into its batch, or ``None`` where something must be waited for."""
+        known = self._view.topics.get(topic)
+        if known is None or self._closed:
+            return None
+        count = len(known.partitions)
+        if partition is not None:
+            _check_partition(topic, partition, count)
+        if not self._sender.memory.try_acquire(size):
+            return None
+        return self._put_one(topic, value, key, partition, headers, timestamp, size, count)
+
+    async def _put_later(
+        self,
+        topic: str,
+        value: bytes | None,
+        key: bytes | None,
+        partition: int | None,
+        headers: Headers,
+        timestamp: int | None,
+        size: int,
+    ) -> _Place:
+        """Put a record into its batch, once the topic is known and there is memory for it."""
         count = await self._partitions(topic)
-        if partition is None:
-            if key is None:
-                partition = self._sticky_partition(topic, count, size)
-            else:
-                partition = self._keys.partition(key, count)
-        else:
+        if partition is not None:
             _check_partition(topic, partition, count)
         sender = self._sender
         if not sender.memory.try_acquire(size):
             sender.wake()
             await sender.memory.acquire(size, self._options.delivery_timeout)
+        return self._put_one(topic, value, key, partition, headers, timestamp, size, count)
+
+    def _put_one(
+        self,
+        topic: str,
+        value: bytes | None,
+        key: bytes | None,
+        partition: int | None,
+        headers: Headers,
+        timestamp: int | None,
+        size: int,
+        count: int,
+    ) -> _Place:
+        if partition is None:
+            if key is None:
+                partition = self._sticky_partition(topic, count, size)
+            else:
+                partition = self._keys.partition(key, count)
+        sender = self._sender
         queue = sender.queue(topic, partition)
-        closed_before = queue.open
         batch = sender.open_batch(queue, size)
         index = batch.extend(
             (value,),
@@ -140,11 +210,7 @@ class Producer:
             self._cluster.clock.wall_ms() if timestamp is None else timestamp,
             size,
         )
-        delivery = Delivery(batch, index)
-        sender.wake()
-        if closed_before is not None and closed_before is not batch:
-            await asyncio.sleep(0)  # a full batch is there: let it leave before taking more
-        return delivery
+        return queue, batch, index
 
     async def send_many(
         self,

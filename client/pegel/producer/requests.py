@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import Callable
 from enum import Enum
 
+from pegel.cluster import Cluster
+from pegel.config import ProducerOptions
+from pegel.errors import DeliveryTimeoutError, PegelError, broker_error
 from pegel.metadata import ClusterView
 from pegel.network.connection import Connection
 from pegel.network.pool import Endpoint
 from pegel.producer.accumulator import PartitionQueue
 from pegel.producer.batch import ProducerBatch
+from pegel.producer.idempotence import NO_SEQUENCE, ProducerIdentity
 from pegel.protocol.api_keys import ApiKey
 from pegel.protocol.errors import ErrorCode
+from pegel.protocol.messages.init_producer_id import InitProducerIdRequest, InitProducerIdResponse
 from pegel.protocol.messages.produce import (
     PartitionProduceData,
     PartitionProduceResponse,
@@ -20,7 +26,7 @@ from pegel.protocol.messages.produce import (
     ProduceResponse,
     TopicProduceData,
 )
-from pegel.protocol.schema import NULL_UUID, Message
+from pegel.protocol.schema import NULL_UUID
 from pegel.record import Codec
 
 # From this version on topics are named by their id.
@@ -69,6 +75,18 @@ def verdict(code: ErrorCode, *, idempotent: bool) -> Verdict:
     return found
 
 
+def expired(
+    batch: ProducerBatch, options: ProducerOptions, last_error: PegelError | None
+) -> DeliveryTimeoutError:
+    """Why a batch that is past its deadline has failed."""
+    may = "may have been written" if batch.sequence != NO_SEQUENCE else "was not acknowledged"
+    reason = f"; last error: {last_error}" if last_error else ""
+    return DeliveryTimeoutError(
+        f"{batch.topic}-{batch.partition}: no acknowledgement in {options.delivery_timeout:.3g} s, "
+        f"the record {may}{reason}"
+    )
+
+
 class BrokerState:
     """The requests of one broker that are unanswered, and whether it may get more."""
 
@@ -84,9 +102,7 @@ class BrokerState:
 class InFlight:
     """One produce request that has left."""
 
-    __slots__ = (
-        "batches", "broker", "connection", "deadline", "done", "future", "names", "sent_at",
-    )  # fmt: skip
+    __slots__ = ("batches", "broker", "connection", "deadline", "done", "names", "sent_at")
 
     def __init__(
         self,
@@ -100,7 +116,6 @@ class InFlight:
         self.batches = batches
         self.names: dict[uuid.UUID, str] = {}
         self.sent_at, self.deadline = sent_at, deadline
-        self.future: asyncio.Future[Message] | None = None
         self.done = False
 
     def build(
@@ -142,3 +157,27 @@ class InFlight:
             for answer in topic.partition_responses:
                 found[name, answer.index] = answer
         return found
+
+
+async def ask_identity(
+    cluster: Cluster, on_error: Callable[[PegelError], None]
+) -> ProducerIdentity:
+    """A producer id and epoch from any broker, asked for until one gives it.
+
+    Raises:
+        PegelError: one that is not retriable; the others are told to ``on_error``.
+    """
+    attempts = 0
+    request = InitProducerIdRequest(transactional_id=None, transaction_timeout_ms=60_000)
+    while True:
+        try:
+            response = await cluster.ask_any(request, InitProducerIdResponse)
+            if response.error_code:
+                raise broker_error(response.error_code, "producer id")
+            return ProducerIdentity(response.producer_id, response.producer_epoch)
+        except PegelError as error:
+            on_error(error)
+            if not error.retriable:
+                raise
+        await asyncio.sleep(cluster.retry_pause(attempts))
+        attempts += 1

@@ -13,7 +13,6 @@ from pegel.cluster import Cluster
 from pegel.config import ProducerOptions
 from pegel.errors import (
     ClosedError,
-    DeliveryTimeoutError,
     PegelError,
     RequestTimeoutError,
     broker_error,
@@ -24,9 +23,8 @@ from pegel.network.connection import Connection
 from pegel.network.pool import PRODUCE, Endpoint
 from pegel.producer.accumulator import Memory, PartitionQueue, new_batch
 from pegel.producer.batch import BatchResult, ProducerBatch
-from pegel.producer.idempotence import NO_SEQUENCE, ProducerIdentity, SequenceState
-from pegel.producer.requests import BrokerState, InFlight, Verdict, verdict
-from pegel.protocol.messages.init_producer_id import InitProducerIdRequest, InitProducerIdResponse
+from pegel.producer.idempotence import ProducerIdentity, SequenceState
+from pegel.producer.requests import BrokerState, InFlight, Verdict, ask_identity, expired, verdict
 from pegel.protocol.messages.produce import PartitionProduceResponse, ProduceResponse
 from pegel.protocol.schema import Message
 
@@ -50,7 +48,11 @@ class Sender:
         self._brokers: dict[int, BrokerState] = {}
         self._identity: ProducerIdentity | None = None
         self._initializing: asyncio.Task[None] | None = None
+        self._idempotent = options.is_idempotent
+        self._linger = options.linger_ms / 1000
+        self._codec = options.codec
         self._run_scheduled = False
+        self._unanswered = 0  # produce requests, of all brokers
         self._timer: asyncio.TimerHandle | None = None
         self._watch: asyncio.TimerHandle | None = None
         self._flushing = 0
@@ -89,11 +91,36 @@ class Sender:
             self._run_scheduled = True
             self._loop.call_soon(self._run)
 
-    def run_now(self) -> None:
-        """Somebody waits for what was just put in: where nothing is in flight, and so nothing to
-        gather with, it need not wait for the loop's next round."""
-        if self._options.linger_ms <= 0 and not any(b.in_flight for b in self._brokers.values()):
-            self._run()
+    def send_now(self, queue: PartitionQueue) -> None:
+        """Send what was just put into ``queue``, for somebody waits for it, and nothing else.
+
+        Where anything else is to be sent or unanswered, the record is better gathered with others:
+        then this is ``wake``.
+        """
+        if (
+            self._unanswered
+            or self._run_scheduled
+            or len(self._active) > 1
+            or self._linger > 0
+            or (self._idempotent and self._identity is None)
+        ):
+            self.wake()
+            return
+        now = self._loop.time()
+        leader = self._view.leader(queue.topic, queue.partition)
+        broker = None if leader is None else self._brokers.get(leader.node_id)
+        if leader is None or broker is None or broker.not_before > now:
+            self.wake()
+            return
+        connection = self._cluster.pool.ready(leader, PRODUCE)
+        if connection is None or connection.paused or self._due(queue, now) > now:
+            self.wake()
+            return
+        self._keep_watch()
+        batch = queue.take()
+        self._send(broker, connection, {(queue.topic, queue.partition): (queue, batch)}, now)
+        if queue.pending:
+            self.wake()
 
     async def flush(self) -> None:
         """Wait until every batch that exists now is acknowledged or has failed."""
@@ -141,7 +168,7 @@ class Sender:
             return
         now = self._loop.time()
         self._keep_watch()
-        if self._options.is_idempotent and self._identity is None:
+        if self._idempotent and self._identity is None:
             self._initialize()
             return
         next_time = float("inf")
@@ -171,7 +198,7 @@ class Sender:
             self._identity = None  # every partition that needs one gets the new producer id
             self._initialize()
             return float("inf")
-        linger = 0.0 if self._flushing else self._options.linger_ms / 1000
+        linger = 0.0 if self._flushing else self._linger
         return queue.due(now, linger, self._options.max_in_flight)
 
     def _pause(self, queue: PartitionQueue, now: float) -> float:
@@ -247,15 +274,13 @@ class Sender:
                 self._view,
                 acks=acks,
                 timeout=timeout * _BROKER_SHARE,
-                codec=options.codec,
+                codec=self._codec,
                 level=options.compression_level,
             )
             if acks == 0:
                 connection.send_no_response(request, version)
             else:
-                on_done = partial(self._on_done, sent)
-                sent.future = connection.send(request, version, on_done)
-                sent.future.add_done_callback(on_done)
+                connection.send_to(partial(self._on_done, sent), request, version)
         except PegelError as error:
             self._on_request_failed(sent, error)
             return
@@ -265,29 +290,23 @@ class Sender:
                 self._succeed(batch, BatchResult(-1, -1))
             self.wake()
             return
-        assert sent.future is not None
         broker.in_flight.append(sent)
+        self._unanswered += 1
 
     # Answers
 
-    def _on_done(self, sent: InFlight, future: asyncio.Future[Message]) -> None:
-        """The answer came (told at once), or there will be none (told by the future)."""
+    def _on_done(self, sent: InFlight, response: Message | PegelError) -> None:
+        """The answer came, or there will be none."""
         if sent.done:
             return
         sent.done = True
         sent.broker.in_flight.remove(sent)
+        self._unanswered -= 1
         if self._closed:
             return
-        if future.cancelled():
-            error = RequestTimeoutError(f"{sent.broker.endpoint} did not answer a produce request")
-            self._on_request_failed(sent, error)
+        if isinstance(response, PegelError):
+            self._on_request_failed(sent, response)
             return
-        caught = future.exception()
-        if caught is not None:
-            assert isinstance(caught, PegelError)
-            self._on_request_failed(sent, caught)
-            return
-        response = future.result()
         assert isinstance(response, ProduceResponse)
         now = self._loop.time()
         if response.throttle_time_ms > 0:
@@ -299,7 +318,10 @@ class Sender:
             if answer is None:
                 answer = PartitionProduceResponse(index=key[1], error_code=13)
             self._on_answer(queue, batch, answer, endpoints, now)
-        self.wake()
+            if queue.idle:
+                self._active.pop(key, None)
+        if self._active:
+            self.wake()
 
     def _on_request_failed(self, sent: InFlight, error: PegelError) -> None:
         """No answer, or none that can be read: whether the batches were written is not known."""
@@ -323,18 +345,15 @@ class Sender:
         endpoints: list[Endpoint],
         now: float,
     ) -> None:
-        code = to_error_code(answer.error_code)
-        what = verdict(code, idempotent=self._options.is_idempotent)
+        if answer.error_code == 0:
+            what, result = Verdict.DONE, BatchResult(answer.base_offset, answer.log_append_time_ms)
+        else:
+            code = to_error_code(answer.error_code)
+            what, result = verdict(code, idempotent=self._idempotent), BatchResult(-1, -1)
         if what is Verdict.DONE:
             queue.attempts = 0
             queue.on_answered(batch, written=True)
-            known = code == 0
-            self._succeed(
-                batch,
-                BatchResult(answer.base_offset, answer.log_append_time_ms)
-                if known
-                else BatchResult(-1, -1),
-            )
+            self._succeed(batch, result)
             return
         where = f"{queue.topic}-{queue.partition}"
         error = broker_error(answer.error_code, where, answer.error_message)
@@ -431,27 +450,19 @@ class Sender:
         now = self._loop.time()
         for queue in self._active.values():
             for batch in queue.drop_expired(now):
-                self._fail(batch, self._expired(batch))
+                self._fail(batch, expired(batch, self._options, self._last_error))
         for broker in self._brokers.values():
             if not broker.in_flight:
                 continue
             oldest = broker.in_flight[0]
-            if now >= oldest.deadline and oldest.future is not None:
-                oldest.future.cancel()
+            if now >= oldest.deadline:
+                error = RequestTimeoutError(f"{broker.endpoint} did not answer a produce request")
+                self._on_done(oldest, error)
                 self._cluster.pool.drop(broker.endpoint.node_id, PRODUCE)
             elif now - oldest.sent_at >= self._cluster.options.stall:
                 self._cluster.metadata.request_refresh()
         self._keep_watch()
         self.wake()
-
-    def _expired(self, batch: ProducerBatch) -> DeliveryTimeoutError:
-        waited = self._options.delivery_timeout
-        may = "may have been written" if batch.sequence != NO_SEQUENCE else "was not acknowledged"
-        reason = f"; last error: {self._last_error}" if self._last_error else ""
-        return DeliveryTimeoutError(
-            f"{batch.topic}-{batch.partition}: no acknowledgement in {waited:.3g} s, "
-            f"the record {may}{reason}"
-        )
 
     def _set_timer(self, when: float) -> None:
         if self._timer is not None:
@@ -467,31 +478,20 @@ class Sender:
             self._initializing = self._loop.create_task(self._init_producer_id())
 
     async def _init_producer_id(self) -> None:
-        attempts = 0
-        request = InitProducerIdRequest(transactional_id=None, transaction_timeout_ms=60_000)
         try:
-            while not self._closed:
-                try:
-                    response = await self._cluster.ask_any(request, InitProducerIdResponse)
-                    if response.error_code:
-                        raise broker_error(response.error_code, "producer id")
-                except PegelError as error:
-                    self._last_error = error
-                    if not error.retriable:
-                        self._fail_everything(error)
-                        return
-                    await asyncio.sleep(self._cluster.retry_pause(attempts))
-                    attempts += 1
-                    continue
-                self._identity = ProducerIdentity(response.producer_id, response.producer_epoch)
-                for queue in self.queues.values():
-                    if queue.sequences is not None and queue.needs_epoch:
-                        queue.sequences.renew(self._identity)
-                        queue.restamp()
-                return
+            self._identity = await ask_identity(self._cluster, self._on_error)
+            for queue in self.queues.values():
+                if queue.sequences is not None and queue.needs_epoch:
+                    queue.sequences.renew(self._identity)
+                    queue.restamp()
+        except PegelError as error:
+            self._fail_everything(error)
         finally:
             self._initializing = None
             self.wake()
+
+    def _on_error(self, error: PegelError) -> None:
+        self._last_error = error
 
     def _fail_everything(self, error: PegelError) -> None:
         for queue in self._active.values():

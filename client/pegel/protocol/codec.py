@@ -17,8 +17,14 @@ from typing import NamedTuple, TypeVar
 from pegel.protocol.api_keys import APIS, ApiKey
 from pegel.protocol.compiler import MAX_TAGGED_FIELDS, struct_codec
 from pegel.protocol.errors import ProtocolError
-from pegel.protocol.fast import decode_produce
+from pegel.protocol.fast import (
+    decode_produce,
+    decode_produce_response,
+    encode_produce,
+    encode_produce_response,
+)
 from pegel.protocol.messages import REQUESTS
+from pegel.protocol.messages.produce import ProduceRequest, ProduceResponse
 from pegel.protocol.schema import Buffer, Message
 from pegel.protocol.wire import Budget, Writer, read_unsigned_varint
 
@@ -46,9 +52,13 @@ def encode_request(
 ) -> list[Buffer]:
     """One request frame, size prefix included, as buffers to be written in order."""
     cls = type(message)
+    name = b"" if client_id is None else client_id.encode()
+    if type(message) is ProduceRequest and version >= cls.flexible_from and client_id is not None:
+        frame = encode_produce(message, version, correlation_id, name)
+        if frame is not None:
+            return frame
     writer = Writer()
     out = writer.buffer
-    name = b"" if client_id is None else client_id.encode()
     length = -1 if client_id is None else len(name)
     out += b"\0\0\0\0" + _HEADER.pack(cls.api_key, version, correlation_id, length) + name
     if version >= cls.flexible_from:
@@ -120,6 +130,10 @@ def decode_request(header: RequestHeader, frame: memoryview) -> Message:
 def encode_response(message: Message, version: int, correlation_id: int) -> list[Buffer]:
     """One response frame, size prefix included, as buffers to be written in order."""
     cls = type(message)
+    if type(message) is ProduceResponse and version >= cls.flexible_from:
+        frame = encode_produce_response(message, version, correlation_id)
+        if frame is not None:
+            return frame
     writer = Writer()
     writer.buffer += b"\0\0\0\0" + _INT32.pack(correlation_id)
     if version >= cls.flexible_from and cls.api_key != ApiKey.API_VERSIONS:
@@ -146,6 +160,10 @@ def decode_response(response_type: type[M], version: int, frame: memoryview) -> 
         ProtocolError: bytes that are not such a response.
     """
     position = 4
+    if response_type is ProduceResponse and version >= response_type.flexible_from:
+        produced = decode_produce_response(frame, version)
+        if isinstance(produced, response_type):
+            return produced
     if version >= response_type.flexible_from and response_type.api_key != ApiKey.API_VERSIONS:
         try:
             position = _skip_tagged_fields(frame, position)

@@ -14,7 +14,7 @@ from pegel.protocol.errors import ProtocolError
 from pegel.protocol.schema import NULL_UUID, Buffer, Records
 
 # Record bytes below this size are copied into the frame: one more buffer costs more than the copy.
-_COPY_BELOW = 1024
+COPY_BELOW = 1024
 
 
 class Budget:
@@ -205,7 +205,7 @@ def _write_compact_records(w: Writer, value: Records) -> None:
 
 def _write_pieces(w: Writer, pieces: Sequence[Buffer]) -> None:
     for piece in pieces:
-        if len(piece) < _COPY_BELOW:
+        if len(piece) < COPY_BELOW:
             w.buffer += piece
         else:
             w.put_large(piece)

@@ -15,7 +15,8 @@ import crc32c
 
 from pegel.record.batch import HEADER_SIZE, LENGTH_OVERHEAD, MAGIC
 from pegel.record.compression import Codec, compress
-from pegel.record.varint import TABLE_SIZE, VARINTS, size
+from pegel.record.varint import TABLE_SIZE, VARINTS
+from pegel.record.varint import size as varint_size
 
 Headers = Sequence[tuple[str, bytes | None]]
 
@@ -33,7 +34,7 @@ class _ValueHeads(dict[int, bytes]):
         self._fixed = 4 + offset_width
 
     def __missing__(self, length: int) -> bytes:
-        head = VARINTS[self._fixed + size(length) + length] + b"\x00\x00"
+        head = VARINTS[self._fixed + varint_size(length) + length] + b"\x00\x00"
         if length < TABLE_SIZE:
             self[length] = head
         return head
@@ -119,6 +120,9 @@ def _offset_deltas(start: int, end: int) -> Iterable[bytes]:
 
 def _plain_pieces(values: Sequence[bytes]) -> Iterable[bytes]:
     """Records of one time, with a value and nothing else."""
+    if len(values) == 1:  # a send that is awaited has no other column to gain from
+        size = len(values[0])
+        return (_HEADS[0][size], _OFFSETS[0], _MIDDLES[size], values[0], b"\x00")
     pieces: list[Iterable[bytes]] = []
     start, count = 0, len(values)
     for heads, width_end in zip(_HEADS, _WIDTH_ENDS, strict=True):

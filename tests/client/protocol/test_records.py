@@ -14,16 +14,26 @@ from pegel.protocol.codec import (
     read_request_header,
 )
 from pegel.protocol.compiler import struct_codec
-from pegel.protocol.fast import decode_produce
+from pegel.protocol.fast import (
+    decode_produce,
+    decode_produce_response,
+    encode_produce,
+    encode_produce_response,
+)
 from pegel.protocol.messages.fetch import FetchableTopicResponse, FetchResponse, PartitionData
 from pegel.protocol.messages.produce import (
+    BatchIndexAndErrorMessage,
+    LeaderIdAndEpoch,
+    NodeEndpoint,
     PartitionProduceData,
+    PartitionProduceResponse,
     ProduceRequest,
     ProduceResponse,
     TopicProduceData,
+    TopicProduceResponse,
 )
 from pegel.protocol.schema import Buffer, Records
-from pegel.protocol.wire import Budget
+from pegel.protocol.wire import Budget, Writer
 
 TOPIC_ID = uuid.UUID(int=7)
 
@@ -92,6 +102,76 @@ def test_the_fast_path_reads_what_the_compiled_decoder_reads(version: int) -> No
             fast = decode_produce(broken, offset, version)
             if fast is not None:
                 assert compiled(broken, offset, Budget(10)) == (fast, len(broken))
+
+
+@pytest.mark.parametrize("version", range(9, 14))
+@pytest.mark.parametrize("size", [0, 1, 126, 127, 1000, 1024, 70_000])
+def test_the_fast_path_writes_what_the_compiled_encoder_writes(version: int, size: int) -> None:
+    message = produce(b"x" * size, version)
+    writer = Writer()
+    writer.buffer += bytes(4) + b"\0\0" + version.to_bytes(2, "big") + b"\0\0\0\5\0\1c\0"
+    struct_codec(ProduceRequest, version).encode(message, writer)
+    fast = encode_produce(message, version, 5, b"c")
+    assert fast is not None
+    assert b"".join(fast) == b"".join(writer.finish())
+
+
+def produced(version: int, **fields: object) -> ProduceResponse:
+    topic = TopicProduceResponse(name="t") if version < 13 else TopicProduceResponse()
+    if version >= 13:
+        topic.topic_id = TOPIC_ID
+    answer = PartitionProduceResponse(index=3, error_code=7, base_offset=1 << 40)
+    for name, value in fields.items():
+        setattr(answer, name, value)
+    topic.partition_responses = [answer]
+    return ProduceResponse(responses=[topic], throttle_time_ms=9)
+
+
+@pytest.mark.parametrize("version", range(9, 14))
+def test_the_fast_path_of_a_produce_response_agrees_with_the_compiled_coder(version: int) -> None:
+    message = produced(version)
+    codec = struct_codec(ProduceResponse, version)
+    writer = Writer()
+    writer.buffer += bytes(4) + (5).to_bytes(4, "big") + b"\0"
+    codec.encode(message, writer)
+    frame = b"".join(writer.finish())
+    fast = encode_produce_response(message, version, 5)
+    assert fast is not None
+    assert b"".join(fast) == frame
+    body = bytearray(frame[4:])
+    assert decode_produce_response(memoryview(body), version) == message
+    for position in range(4, len(body)):
+        for byte in (0, 1, 2, 0x7F, 0x80, 0xFF):
+            broken = memoryview(bytearray(body))
+            broken[position] = byte
+            read = decode_produce_response(broken, version)
+            if read is not None:
+                assert codec.decode(broken, 5, Budget(10)) == (read, len(broken))
+    for end in range(len(body)):
+        assert decode_produce_response(memoryview(body)[:end], version) is None
+
+
+def test_what_the_fast_path_does_not_know_is_left_to_the_compiled_encoder() -> None:
+    for message in (
+        produced(13, error_message="no"),
+        produced(13, record_errors=[BatchIndexAndErrorMessage(batch_index=1)]),
+        produced(13, current_leader=LeaderIdAndEpoch(leader_id=1, leader_epoch=2)),
+        ProduceResponse(
+            responses=produced(13).responses, node_endpoints=[NodeEndpoint(node_id=1, host="h")]
+        ),
+        ProduceResponse(responses=produced(13).responses * 2),
+        ProduceResponse(),
+    ):
+        assert encode_produce_response(message, 13, 1) is None
+        frame = memoryview(b"".join(encode_response(message, 13, 1)))[4:]
+        assert decode_response(ProduceResponse, 13, frame) == message
+    many = produce(b"x", 13)
+    many.topic_data *= 2
+    assert encode_produce(many, 13, 1, b"c") is None
+    assert encode_produce(produce([b"x"], 13), 13, 1, b"c") is None
+    long = produce(b"x", 12)
+    long.topic_data[0].name = "t" * 127
+    assert encode_produce(long, 12, 1, b"c") is None
 
 
 @pytest.mark.parametrize("records", [None, b"", [], [b""]])
