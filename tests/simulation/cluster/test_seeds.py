@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[3]
 CHUNK = 5
 # Understood in part only: docs/correctness.md has them, and `make simulate` reports them.
 OPEN = {
+    73: "a Raft log whose sync failed is trusted after a restart: power loss leaves a hole",
     151: "two hosts without power are out of ISR and ELR, then the third is dead for ever",
     180: "a misdirected write and two failed syncs take a replica's whole log with them",
 }
