@@ -20,6 +20,7 @@ from pegel_bench.targets import Target
 HOWS = ("kill", "stop", "terminate")
 WHOMS = ("any", "controller")
 _BEFORE = 1.5
+_MARGIN = 0.5  # seconds of the run that the workers' start may have taken
 _REPLICAS_WAIT = 60.0
 _NAMES = {"raw": "prober", "pegel": "pegel", "librdkafka": "librdkafka"}
 
@@ -89,13 +90,17 @@ def _once(
     finally:
         failure.mend()
     rows = []
+    end = failure.at + seconds - _BEFORE - _MARGIN
     for driver, result in zip(drivers, results, strict=True):
         case = {"how": how, "leader": whom, "client": _NAMES[driver]}
         row = to_row(result, target, case, "failover", number)
         if failure.at:
-            row.figures |= _gap(result.series, failure.at)
+            gap = longest_gap(result.series, failure.at, end)
+            row.figures["gap_ms"] = (gap[1] - gap[0]) * 1000
+            if gap[1] == end:
+                row.notes.append("nothing was acknowledged up to the end: the gap is a lower bound")
             row.series = [(round((t - failure.at) * 1000, 1), 1.0) for t, _ in result.series]
-            row.events = failure.moments(spec.topic, result.series)
+            row.events = failure.moments(spec.topic, gap[1])
         rows.append(row)
     if not bench.interrupt.asked:
         _await_replicas(target, spec.topic)
@@ -141,7 +146,7 @@ class _Failure:
         else:
             self.target.cluster.restart(self.node_id)
 
-    def moments(self, topic: str, series: Sequence[tuple[float, float]]) -> list[tuple[float, str]]:
+    def moments(self, topic: str, gap_end: float) -> list[tuple[float, str]]:
         """Milliseconds since the failure, and what happened; from the logs where they tell."""
         found = [(0.0, {"kill": "SIGKILL", "stop": "SIGSTOP", "terminate": "SIGTERM"}[self.how])]
         cluster = self.target.cluster
@@ -155,27 +160,22 @@ class _Failure:
                 (float(m.at_ms - self.wall_ms), m.name)
                 for m in moments[1:4] if m.at_ms is not None
             ]  # fmt: skip
-        _, end = _longest(series, self.at)
-        if end:
-            found.append((round((end - self.at) * 1000, 1), "longest gap ends"))
+        found.append((round((gap_end - self.at) * 1000, 1), "longest gap ends"))
         return found
 
 
-def _longest(series: Sequence[tuple[float, float]], at: float) -> tuple[float, float]:
-    """Start and end of the longest time without an acknowledgement around ``at`` or after it."""
-    times = sorted(t for t, _ in series)
-    best = (0.0, 0.0)
-    for a, b in itertools.pairwise(times):
-        if b >= at and b - a > best[1] - best[0]:
-            best = (a, b)
-    return best
+def longest_gap(
+    series: Sequence[tuple[float, float]], at: float, end: float
+) -> tuple[float, float]:
+    """Start and end of the longest time without an acknowledgement around ``at`` or after it.
 
-
-def _gap(series: Sequence[tuple[float, float]], at: float) -> dict[str, float]:
-    start, end = _longest(series, at)
-    if not end:
-        return {}
-    return {"gap_ms": (end - start) * 1000}
+    An observer that heard nothing any more is counted up to ``end`` of the run.
+    """
+    times = sorted(t for t, _ in series) or [at]
+    if times[-1] < end:
+        times.append(end)
+    gaps = [(a, b) for a, b in itertools.pairwise(times) if b >= at]
+    return max(gaps, key=lambda gap: gap[1] - gap[0])
 
 
 def _await_replicas(target: Target, topic: str) -> None:
