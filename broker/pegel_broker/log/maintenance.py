@@ -114,12 +114,12 @@ def write_snapshot(disk: Disk, folder: str, offset: int, data: bytes) -> None:
     write_tail(disk, f"{folder}/{segment_name(offset, SNAPSHOT_SUFFIX)}", 0, data, sync=True)
 
 
-def note_policy(log: StoredLog) -> None:
+def note_gaps(log: StoredLog) -> None:
     """Remember in the log's directory that offsets may be missing, before any are.
 
     In the write queue: what is appended from now on is written later.
     """
-    if not log.config.compact_policy:
+    if not (log.config.compact_policy or log.gaps):
         return
     disk = log.keeper.directory.disk
     path = f"{log.folder}/{COMPACTED_FILE}"
@@ -201,7 +201,7 @@ def continue_truncation(log: StoredLog) -> None:
         clean=True,
         log_start_offset=truncation.offset if truncation.fully else log.log_start_offset,
         high_watermark=log.high_watermark,
-        gaps=log.config.compact_policy,
+        gaps=log.config.compact_policy or log.gaps,
         index_interval_bytes=log.config.index_interval_bytes,
         now_ms=directory.clock.wall_ms(),
     )

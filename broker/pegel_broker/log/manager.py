@@ -210,7 +210,7 @@ class LogManager:
             disk.open(path, create=True).close()
 
         def made(_result: None) -> None:
-            maintenance.note_policy(log)
+            maintenance.note_gaps(log)
             log.set_ready()
             self._write_metadata(log)
 

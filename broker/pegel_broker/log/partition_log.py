@@ -85,30 +85,36 @@ class PartitionLog(StoredLog):
     def append_as_follower(self, records: Buffer) -> AppendResult:
         """Append batches fetched from the leader, with the offsets and epochs that they carry.
 
-        A torn batch at the end is left out (a fetch may cut one).
+        A torn batch at the end is left out (a fetch may cut one). Offsets may be missing between
+        batches, whatever the policy is now: the topic may have been compacted once.
 
         Raises:
-            LogError: CORRUPT_MESSAGE; OFFSET_OUT_OF_RANGE where it does not continue the log;
+            LogError: CORRUPT_MESSAGE; OFFSET_OUT_OF_RANGE where it overlaps the log;
                 KAFKA_STORAGE_ERROR, REQUEST_TIMED_OUT. Nothing was changed.
         """
         self._check_writable(len(records))
         batches: list[tuple[int, BatchHeader]] = []
         next_offset = self.log_end_offset
+        gaps = self.gaps
         try:
             for position, header in iter_batches(records):
                 check_batch(records, position, header)
-                if header.base_offset != next_offset and (
-                    header.base_offset < next_offset or not self.config.compact_policy
-                ):
+                if header.base_offset > next_offset:
+                    gaps = True
+                elif header.base_offset < next_offset:
                     raise LogError(
                         ErrorCode.OFFSET_OUT_OF_RANGE,
-                        f"a batch at offset {header.base_offset} does not continue the log of "
+                        f"a batch at offset {header.base_offset} overlaps the log of "
                         f"{self.topic}-{self.partition}, which ends at {next_offset}",
                     )
                 next_offset = header.next_offset
                 batches.append((position, header))
         except CorruptBatchError as error:
             raise LogError(error.code, str(error)) from error
+        if gaps and not self.gaps:
+            self.gaps = True
+            if self.ready:
+                maintenance.note_gaps(self)
         first = self.log_end_offset
         view = _own(records)
         now_ms = self.keeper.directory.clock.wall_ms()
@@ -285,7 +291,7 @@ class PartitionLog(StoredLog):
         """Use ``config`` from the next append on."""
         self.config = config
         if self.ready:
-            maintenance.note_policy(self)
+            maintenance.note_gaps(self)
         if config.flush_ms != LONG_MAX and self._flushed_offset < self.log_end_offset:
             self.keeper.flush_within(self, config.flush_ms / 1000)
 

@@ -38,7 +38,8 @@ class StoredLog:
     __slots__ = (
         "_active", "_flush_waiters", "_flushed_offset", "_high_watermark", "_in_flight", "_pending",
         "_pending_bytes", "_sync_due", "_tail", "_written_offset", "cleaned_offset", "config",
-        "deleted", "epochs", "folder", "keeper", "log_end_offset", "log_start_offset", "next_read",
+        "deleted", "epochs", "folder", "gaps", "keeper", "log_end_offset", "log_start_offset",
+        "next_read",
         "offline", "on_deleted", "on_offline", "on_stable", "partition", "producers", "ready",
         "recovery_point", "sealing", "segments", "snapshots", "stable_offset", "swapping", "topic",
         "topic_id", "truncation", "unsynced",
@@ -72,6 +73,7 @@ class StoredLog:
         self.folder = folder
         self.config = config
         self.ready = ready
+        self.gaps = False  # a leader has sent batches that do not follow each other
         self.deleted = False
         self.offline: str | None = None
         self.on_stable: Callable[[PartitionLog], None] | None = None

@@ -327,17 +327,27 @@ def test_a_high_watermark_that_was_not_written_yet_makes_no_torn_tail_damage() -
     run(main)
 
 
+@pytest.mark.parametrize("policy", ["compact", "delete"])
+@pytest.mark.parametrize("settled", [False, True], ids=["new", "settled"])
 @pytest.mark.parametrize("clean", [False, True])
-def test_a_follower_of_a_compacted_log_starts_again(clean: bool) -> None:
-    """At a start the topics' policies are not known yet: what compaction left out is no damage."""
+def test_a_follower_of_a_compacted_log_starts_again(
+    clean: bool, settled: bool, policy: str
+) -> None:
+    """At a start the topics' policies are not known yet: what compaction left out is no damage.
+
+    Nor is it where the policy has become ``delete`` before this replica was made.
+    """
 
     async def main() -> None:
         harness = Harness()
         manager = await harness.manager()  # as a node makes it
-        compacted = config(cleanup_policy="compact")
-        log = manager.create("t", 0, TOPIC_ID, compacted)
+        log = manager.create("t", 0, TOPIC_ID, config(cleanup_policy=policy))
+        if settled:
+            await drain()
         for offset in (0, 3, 9):
             log.append_as_follower(batch(base_offset=offset))
+        with pytest.raises(LogError, match="overlaps the log of t-0, which ends at 10"):
+            log.append_as_follower(batch(base_offset=9))
         log.high_watermark = log.log_end_offset
         await settle(log)
         await drain()
