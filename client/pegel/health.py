@@ -13,6 +13,7 @@ from pegel.admin.types import (
     Reassignment,
     TopicDescription,
 )
+from pegel.types import TopicPartition
 
 # Partitions named in one line; the rest is counted.
 _NAMED_MAX = 5
@@ -97,6 +98,18 @@ def without_moves(
         )
         for topic in topics
     ]
+
+
+def under_replicated(
+    topics: Sequence[TopicDescription], moves: Sequence[Reassignment]
+) -> frozenset[TopicPartition]:
+    """Partitions with fewer replicas in sync than they have by right (KIP-455)."""
+    return frozenset(
+        TopicPartition(topic.name, p.partition)
+        for topic in without_moves(topics, moves)
+        for p in topic.partitions
+        if len(p.isr) < len(p.replicas)
+    )
 
 
 def worst(problems: Sequence[Problem]) -> Health:

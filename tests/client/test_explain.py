@@ -20,7 +20,7 @@ from pegel.admin.types import (
 )
 from pegel.cli.explain import clock_time
 from pegel.explain import CAUSES, describe_event, explain_partition, outlook
-from pegel.health import Health, find_problems, without_moves, worst
+from pegel.health import Health, find_problems, under_replicated, without_moves, worst
 from pegel.types import TopicPartition
 
 CONTROL = Path(__file__).resolve().parents[2] / "controller/pegel_controller/control"
@@ -191,6 +191,8 @@ def test_a_move_is_no_problem_and_asks_for_no_more_in_sync_than_before() -> None
     assert find_problems(_cluster(), topics, {"t": 2}) != []
     assert find_problems(_cluster(), without_moves(topics, [move]), {"t": 2}) == []
     assert without_moves(topics, []) == topics
+    assert under_replicated(topics, []) == {TopicPartition("t", 0)}
+    assert under_replicated(topics, [move]) == set()
 
 
 def test_problems_are_grouped_and_the_worst_come_first() -> None:

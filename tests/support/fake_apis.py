@@ -16,6 +16,7 @@ from pegel.protocol.messages import elect_leaders as elect
 from pegel.protocol.messages import fetch, list_offsets, metadata, produce
 from pegel.protocol.messages import incremental_alter_configs as alter
 from pegel.protocol.messages import init_producer_id as init
+from pegel.protocol.messages import list_partition_reassignments as moves
 from pegel.protocol.messages import offset_for_leader_epoch as epochs
 from pegel.protocol.schema import Message
 from pegel.record import decode_batch
@@ -58,7 +59,8 @@ def on_metadata(
         partitions = [
             metadata.MetadataResponsePartition(
                 partition_index=i, leader_id=p.leader, leader_epoch=p.leader_epoch,
-                replica_nodes=sorted(cluster.brokers), isr_nodes=live,
+                replica_nodes=sorted(cluster.brokers),
+                isr_nodes=[n for n in live if n not in p.adding],
             )
             for i, p in enumerate(topic.partitions)
         ]  # fmt: skip
@@ -319,6 +321,26 @@ def on_elect_leaders(
     return elect.ElectLeadersResponse(error_code=error, replica_election_results=results)
 
 
+def on_list_reassignments(
+    cluster: FakeCluster, node_id: int, message: Message, version: int, error: int = 0
+) -> Message:
+    replicas = sorted(cluster.brokers)
+    topics = [
+        moves.OngoingTopicReassignment(
+            name=name,
+            partitions=[
+                moves.OngoingPartitionReassignment(
+                    partition_index=n, replicas=replicas, adding_replicas=list(p.adding)
+                )
+                for n, p in enumerate(topic.partitions)
+                if p.adding
+            ],
+        )
+        for name, topic in cluster.topics.items()
+    ]
+    return moves.ListPartitionReassignmentsResponse(error_code=error, topics=topics)
+
+
 HANDLERS: dict[ApiKey, Callable[..., Any]] = {
     ApiKey.FIND_COORDINATOR: group.on_find_coordinator,
     ApiKey.JOIN_GROUP: group.on_join_group,
@@ -343,4 +365,5 @@ HANDLERS: dict[ApiKey, Callable[..., Any]] = {
     ApiKey.DESCRIBE_CONFIGS: on_describe_configs,
     ApiKey.INCREMENTAL_ALTER_CONFIGS: on_alter_configs,
     ApiKey.ELECT_LEADERS: on_elect_leaders,
+    ApiKey.LIST_PARTITION_REASSIGNMENTS: on_list_reassignments,
 }

@@ -25,6 +25,7 @@ class FakePartition:
 
     leader: int
     leader_epoch: int = 0
+    adding: tuple[int, ...] = ()  # replicas that a reassignment adds; not in sync yet
     log_start_offset: int = 0
     log_end_offset: int = 0
     max_message_bytes: int = 1 << 20

@@ -15,7 +15,7 @@ from pegel.cli.output import highlight, print_json, print_table
 from pegel.cli.quorum import quorum
 
 if TYPE_CHECKING:
-    from pegel.admin.types import ClusterDescription, TopicDescription
+    from pegel.admin.types import ClusterDescription, Reassignment, TopicDescription
 
 
 # Commands that only an installation with brokers has.
@@ -69,14 +69,15 @@ def describe(bootstrap: str, timeout: float, as_json: bool) -> None:
 
     async def work() -> None:
         async with connect(bootstrap, timeout) as client:
-            found, topics = await asyncio.gather(
+            found, topics, moves = await asyncio.gather(
                 client.admin.describe_cluster(timeout=timeout),
                 client.admin.list_topics(internal=True, timeout=timeout),
+                client.admin.list_reassignments(timeout=timeout),
             )
         if as_json:
-            print_json(_document(found, topics))
+            print_json(_document(found, topics, moves))
         else:
-            _print(found, topics)
+            _print(found, topics, moves)
 
     run(work())
 
@@ -100,17 +101,22 @@ def _load(topics: list[TopicDescription]) -> dict[int, dict[str, int]]:
     return load
 
 
-def _totals(topics: list[TopicDescription]) -> dict[str, int]:
+def _totals(topics: list[TopicDescription], moves: list[Reassignment]) -> dict[str, int]:
+    from pegel.health import under_replicated
+
     partitions = [p for topic in topics for p in topic.partitions]
     return {
         "topics": len(topics),
         "partitions": len(partitions),
-        "under_replicated": sum(len(p.isr) < len(p.replicas) for p in partitions),
+        "under_replicated": len(under_replicated(topics, moves)),
         "offline": sum(p.leader < 0 for p in partitions),
+        "moving": len(moves),
     }
 
 
-def _document(found: ClusterDescription, topics: list[TopicDescription]) -> dict[str, object]:
+def _document(
+    found: ClusterDescription, topics: list[TopicDescription], moves: list[Reassignment]
+) -> dict[str, object]:
     load = _load(topics)
     nothing = {"leaders": 0, "replicas": 0, "in_sync": 0}
     brokers = [
@@ -128,12 +134,14 @@ def _document(found: ClusterDescription, topics: list[TopicDescription]) -> dict
         "cluster_id": found.cluster_id,
         "controller_id": found.controller_id,
         "brokers": brokers,
-        **_totals(topics),
+        **_totals(topics, moves),
     }
 
 
-def _print(found: ClusterDescription, topics: list[TopicDescription]) -> None:
-    totals = _totals(topics)
+def _print(
+    found: ClusterDescription, topics: list[TopicDescription], moves: list[Reassignment]
+) -> None:
+    totals = _totals(topics, moves)
     click.echo(
         f"cluster {found.cluster_id}: {len(found.brokers)} brokers, {totals['topics']} topics, "
         f"{totals['partitions']} partitions"
@@ -162,3 +170,5 @@ def _print(found: ClusterDescription, topics: list[TopicDescription]) -> None:
         click.echo(
             highlight(f"{totals['under_replicated']} partitions are under-replicated", "yellow")
         )
+    if totals["moving"]:
+        click.echo(f"{totals['moving']} partitions move: pegel cluster moves")

@@ -11,7 +11,9 @@ from pegel.cli.output import highlight, numbers, print_json, print_table
 from pegel.cli.trim import trim
 
 if TYPE_CHECKING:
-    from pegel.admin.types import PartitionDescription, TopicDescription
+    from pegel import AsyncClient
+    from pegel.admin.types import TopicDescription
+    from pegel.types import TopicPartition
 
 
 @click.group()
@@ -44,12 +46,13 @@ def list_topics(bootstrap: str, timeout: float, internal: bool, as_json: bool) -
     async def work() -> None:
         async with connect(bootstrap, timeout) as client:
             found = await client.admin.list_topics(internal=internal, timeout=timeout)
+            short = await _short(client, found, timeout)
         if as_json:
             print_json({"topics": [_summary(t) for t in found]})
         elif not found:
             click.echo("no topics; create one with `pegel topics create NAME`")
         else:
-            rows = [[t.name, len(t.partitions), t.replication, _health(t)] for t in found]
+            rows = [[t.name, len(t.partitions), t.replication, _health(t, short)] for t in found]
             print_table(["topic", "partitions", "replicas", "state"], rows, right=(1, 2))
 
     run(work())
@@ -124,7 +127,7 @@ def describe(names: tuple[str, ...], bootstrap: str, timeout: float, as_json: bo
                 if as_json:
                     print_json(_details(topic))
                 else:
-                    _print_topic(topic)
+                    _print_topic(topic, await _short(client, [topic], timeout))
 
     run(work())
 
@@ -295,24 +298,31 @@ def _details(topic: TopicDescription) -> dict[str, object]:
     return {**_summary(topic), "partitions": partitions}
 
 
-def _is_short(partition: PartitionDescription) -> bool:
-    return len(partition.isr) < len(partition.replicas)
+async def _short(
+    client: AsyncClient, topics: list[TopicDescription], timeout: float
+) -> frozenset[TopicPartition]:
+    """What is under-replicated; whether anything moves is asked only where it may matter."""
+    from pegel.health import under_replicated
+
+    if not under_replicated(topics, ()):
+        return frozenset()
+    return under_replicated(topics, await client.admin.list_reassignments(timeout=timeout))
 
 
-def _health(topic: TopicDescription) -> str:
+def _health(topic: TopicDescription, short: frozenset[TopicPartition]) -> str:
     offline = sum(p.leader < 0 for p in topic.partitions)
-    short = sum(map(_is_short, topic.partitions))
+    number = sum(name == topic.name for name, _ in short)
     if offline:
         return highlight(f"{offline} without a leader", "red")
-    if short:
-        return highlight(f"{short} under-replicated", "yellow")
+    if number:
+        return highlight(f"{number} under-replicated", "yellow")
     return highlight("ok", "green")
 
 
-def _print_topic(topic: TopicDescription) -> None:
+def _print_topic(topic: TopicDescription, short: frozenset[TopicPartition]) -> None:
     click.echo(
         f"{topic.name}: {len(topic.partitions)} partitions, {topic.replication} replicas, "
-        f"{_health(topic)}, id {topic.topic_id}"
+        f"{_health(topic, short)}, id {topic.topic_id}"
     )
     rows = [
         [
@@ -320,7 +330,9 @@ def _print_topic(topic: TopicDescription) -> None:
             p.leader if p.leader >= 0 else highlight("none", "red"),
             p.leader_epoch,
             numbers(p.replicas),
-            highlight(numbers(p.isr), "yellow") if _is_short(p) else numbers(p.isr),
+            highlight(numbers(p.isr), "yellow")
+            if (topic.name, p.partition) in short
+            else numbers(p.isr),
             p.start_offset,
             p.end_offset,
         ]

@@ -139,6 +139,25 @@ def test_the_cluster_at_a_glance() -> None:
     run(body, brokers=2)
 
 
+def test_a_replica_that_is_being_added_is_not_missing() -> None:
+    """As Kafka counts: fewer in sync than there are by right is under-replicated (KIP-455)."""
+
+    async def body(cluster: FakeCluster) -> None:
+        cluster.add_topic("t", 4)
+        cluster.topics["t"].partitions[0].adding = (2,)
+        _, out, _ = await pegel(cluster, "cluster", "describe", "--json")
+        document = json.loads(out)
+        assert (document["under_replicated"], document["moving"]) == (0, 1)
+        _, out, _ = await pegel(cluster, "cluster", "describe")
+        assert out.endswith("\n1 partitions move: pegel cluster moves\n")
+        for command in ("list",), ("describe", "t"):
+            _, out, _ = await pegel(cluster, "topics", *command)
+            assert "ok" in out
+            assert "under-replicated" not in out
+
+    run(body, brokers=2)
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
