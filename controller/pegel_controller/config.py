@@ -202,7 +202,8 @@ BROKER_CONFIGS = _table(
     ConfigKey("replica.replacement.moves.max", _T.INT, "16",
               "Replicas of lost brokers that are rebuilt at a time.", dynamic=True, minimum=1),
     ConfigKey("replica.replacement.timeout.ms", _T.LONG, "600000",
-              "Absence after which a broker's replicas are rebuilt on others; -1: never.",
+              "Absence, as one active controller sees it, after which a broker's replicas are "
+              "rebuilt on others; -1: never.",
               dynamic=True, minimum=-1),
     ConfigKey("replica.lag.time.max.ms", _T.LONG, "30000", "Lag that leaves the ISR.", minimum=1),
     ConfigKey("request.slow.log.ms", _T.LONG, "1000", "Log slower requests; 0: none.", minimum=0),

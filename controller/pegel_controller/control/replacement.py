@@ -2,8 +2,10 @@
 
 A broker that is fenced for `replica.replacement.timeout.ms` is taken for lost, and one that was
 unregistered with replicas on it at once. The time is the active controller's own: after a take-over
-every broker gets all of it again. The rebuilding itself is an ordinary reassignment, so a broker
-that comes back late keeps its replicas until the new ones are in sync, and deletes them then.
+every broker gets all of it again. A cluster that was down as a whole must not take those that start
+last for lost, and nobody can tell that from the log. The rebuilding itself is an ordinary
+reassignment, so a broker that comes back late keeps its replicas until the new ones are in sync,
+and deletes them then.
 """
 
 from collections import Counter, deque
