@@ -38,7 +38,8 @@ class BrokerSession:
     how long (monotonic seconds) this broker may act as a leader; ``on_lost()`` that its
     registration is no longer valid. ``on_hand_over(partitions)`` stops writes to partitions that
     others are to lead, and returns all that wait for that. ``disk_stalled()`` says for how many
-    seconds a write has not been answered.
+    seconds a write has not been answered; ``holds_back()`` whether the controller has yet to learn
+    something before it may elect this broker.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class BrokerSession:
         on_lost: Callable[[], None],
         on_hand_over: Callable[[tuple[m.HandOver, ...]], tuple[m.HandOver, ...]],
         disk_stalled: Callable[[], float] = lambda: 0.0,
+        holds_back: Callable[[], bool] = lambda: False,
     ) -> None:
         self.image = MetadataImage()
         self.broker_epoch = -1
@@ -67,6 +69,7 @@ class BrokerSession:
         self._on_lost = on_lost
         self._on_hand_over = on_hand_over
         self._disk_stalled = disk_stalled
+        self._holds_back = holds_back
         # What was fetched, and how far the log went when this session began to fetch.
         self._fetched = self.image
         self._history_end: int | None = None
@@ -182,7 +185,10 @@ class BrokerSession:
         return next_beat(now, self._interval) - now
 
     def _wants_fence(self) -> bool:
-        """Whether the disk hangs and somebody else could lead."""
+        """Whether this broker is not to lead: its disk hangs and somebody else could, or it is
+        fenced and the controller does not yet know what it cannot lead."""
+        if self.fenced and self._holds_back():
+            return True
         stalled = self._disk_stalled()
         if stalled < DISK_STALL_MAX:
             return False

@@ -239,11 +239,12 @@ class Node:
             self.addresses.http[1] if self.addresses.http else -1,
         )
         assert self.replicas is not None
+        assert self.offline is not None
         self.session = BrokerSession(
             world, self.channel, registration,
             config.number("broker.heartbeat.interval.ms") / 1000,
             self._on_metadata, self.replicas.on_lease, self.replicas.resign,
-            self.replicas.hand_over, self.logs.stalled_seconds,
+            self.replicas.hand_over, self.logs.stalled_seconds, self.offline.pending,
         )  # fmt: skip
         self.session.start()
         self._tasks.append(asyncio.create_task(self._broker_ready(), name="ready"))

@@ -15,7 +15,7 @@ from pegel_controller.rpc.framing import RpcError, RpcRefusedError
 _log = logging.getLogger("pegel.broker")
 
 REPORT_TIMEOUT = 5.0
-RETRY_INTERVAL = 0.500
+RETRY_INTERVAL = 0.100
 
 
 class OfflineReport:
@@ -37,6 +37,7 @@ class OfflineReport:
         self._broker_epoch = broker_epoch
         self._offline = offline
         self._due = asyncio.Event()
+        self._known: tuple[tuple[UUID, int], ...] = ()  # what the metadata say
 
     def wake(self) -> None:
         """One more replica has failed."""
@@ -44,8 +45,14 @@ class OfflineReport:
 
     def on_metadata(self, image: MetadataImage) -> None:
         broker = image.brokers.get(self._node_id)
-        if broker is not None and broker.offline_replicas != tuple(sorted(self._offline())):
-            self._due.set()
+        if broker is not None:
+            self._known = broker.offline_replicas
+            if self.pending():
+                self._due.set()
+
+    def pending(self) -> bool:
+        """Whether the metadata do not say yet what failed: a leader may be elected by them."""
+        return self._known != tuple(sorted(self._offline()))
 
     async def run(self) -> None:
         while True:

@@ -86,12 +86,14 @@ class Session:
         self.asked: list[tuple[m.HandOver, ...]] = []
         self.resigned: tuple[m.HandOver, ...] = ()
         self.stalled = 0.0
+        self.untold = False
         world = World(self.clock, None, None, None, random.Random(1))  # type: ignore[arg-type]
         registration = m.RegisterBrokerRequest(1, ME, "localhost", 9092)
         self.session = BrokerSession(
             world, self.controller, registration, interval,  # type: ignore[arg-type]
             lambda delta, _image: self.changes.append(delta),
             self.leases.append, self._on_lost, self._on_hand_over, lambda: self.stalled,
+            lambda: self.untold,
         )  # fmt: skip
 
     def _on_lost(self) -> None:
@@ -343,3 +345,25 @@ def test_a_broker_whose_disk_hangs_asks_to_be_fenced_where_others_can_lead(other
         assert not await asked()
 
     _run(main, interval=0.001)
+
+
+def test_a_broker_with_something_to_tell_is_not_elected_before_it_is_told() -> None:
+    """It stays fenced until the controller knows which of its logs are damaged (seed 180)."""
+
+    async def main(s: Session) -> None:
+        s.untold = True
+        s.controller.heartbeats = [m.HeartbeatResponse(fenced=True)]
+        s.session.start()
+        await s.beats(1)
+        assert s.controller.named("heartbeat")[0].wants_fence
+        s.untold = False
+        s.controller.heartbeats = [m.HeartbeatResponse(fenced=False)]
+        s.session.wake()
+        await s.beats(2)
+        assert not s.controller.named("heartbeat")[-1].wants_fence
+        s.untold = True  # a log that fails while others lead by this broker fences nobody
+        s.session.wake()
+        await s.beats(3)
+        assert not s.controller.named("heartbeat")[-1].wants_fence
+
+    _run(main)

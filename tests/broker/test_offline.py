@@ -87,3 +87,18 @@ def test_what_the_metadata_do_not_know_is_reported_again() -> None:
         task.cancel()
 
     run(main)
+
+
+def test_it_is_pending_until_the_metadata_say_the_same() -> None:
+    async def main() -> None:
+        failed: list[tuple[UUID, int]] = []
+        report = OfflineReport(1, Controllers(), lambda: 7, lambda: failed)  # type: ignore[arg-type]
+        assert not report.pending()
+        failed.append(FAILED)
+        assert report.pending()
+        report.on_metadata(image())
+        assert report.pending()
+        report.on_metadata(image(FAILED))
+        assert not report.pending()
+
+    run(main)

@@ -116,6 +116,7 @@ class MemoryDisk:
         self.directories: set[str] = {"/"}
         self._durable_files: dict[str, MemoryNode] = {}
         self._durable_directories: set[str] = {"/"}
+        self._renamed: dict[str, str] = {}  # directories, and what they are called now
         self.locks: set[str] = set()
         self.calls: Counter[str] = Counter()
         self.fault: Callable[[str, str], None] | None = None
@@ -216,6 +217,7 @@ class MemoryDisk:
     def rename(self, source: str, target: str) -> None:
         self.enter("rename", source)
         if source in self.directories:
+            self._renamed[source] = target
             for path in sorted(self.directories):
                 if path == source or path.startswith(source + "/"):
                     self.directories.remove(path)
@@ -273,6 +275,8 @@ class MemoryDisk:
             for name in self._durable_directories
             if posixpath.dirname(name) == path and name not in self.directories
         }
+        for directory in sorted(gone):
+            self._move_durable(directory, self._renamed.pop(directory, None))
         self._durable_directories -= gone
         self._durable_directories |= {
             name for name in self.directories if posixpath.dirname(name) == path
@@ -280,3 +284,18 @@ class MemoryDisk:
         while path not in self._durable_directories:
             self._durable_directories.add(path)
             path = posixpath.dirname(path)
+
+    def _move_durable(self, gone: str, target: str | None) -> None:
+        """What was durable in a directory is so under its new name, or gone with it."""
+        for names in (self._durable_directories, set(self._durable_files)):
+            for path in sorted(names):
+                if path.startswith(gone + "/"):
+                    moved = None if target is None else target + path[len(gone) :]
+                    if path in self._durable_files:
+                        node = self._durable_files.pop(path)
+                        if moved is not None:
+                            self._durable_files[moved] = node
+                    else:
+                        self._durable_directories.discard(path)
+                        if moved is not None:
+                            self._durable_directories.add(moved)

@@ -98,7 +98,6 @@ class Member:
     image: MetadataImage = field(default_factory=MetadataImage)
     epoch: int = -1
     rack: str | None = None
-    offline: list[int] = field(default_factory=list)
     world: World = field(init=False)
     logs: LogManager = field(init=False)
     manager: ReplicaManager = field(init=False)
@@ -191,7 +190,7 @@ class Replicas:
         member.manager = ReplicaManager(
             world, member.node_id, member.logs, ReplicationOptions(lag_time_max=self._lag_time_max),
             self._alter_partition, lambda: member.epoch,
-            lambda _topic_id, partition: member.offline.append(partition),
+            lambda: None,
         )  # fmt: skip
         member.manager.on_lease(float("inf"))
         broker = Broker(

@@ -6,7 +6,7 @@ Nothing runs while nothing changed.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -48,6 +48,8 @@ class DirectoryKeeper:
         self._random = random
         self.logs: dict[tuple[str, int], StoredLog] = {}
         self._dirty_files: dict[str, None] = {}
+        # Logs that are gone, and that the checkpoint files may still name.
+        self._named: dict[tuple[str, int], None] = {}
         self._dirty_epochs: dict[StoredLog, None] = {}
         self._epochs_scheduled = False
         self._timer: asyncio.TimerHandle | None = None
@@ -75,6 +77,8 @@ class DirectoryKeeper:
             self._timer = None
         names = sorted(self._dirty_files)
         self._dirty_files.clear()
+        whole = set(names) >= set(_CONTENT)
+        unnamed = [key for key in self._named if key not in self.logs] if whole else []
         contents = [(f"{self.directory.path}/{n}", self._encode(n, lowered or {})) for n in names]
         disk = self.directory.disk
 
@@ -82,8 +86,31 @@ class DirectoryKeeper:
             for path, data in contents:
                 disk.write_file(path, data)
 
+        def written(_result: None) -> None:
+            for key in unnamed:
+                self._named.pop(key, None)
+            if done is not None:
+                done(None)
+
         if contents or done is not None:
-            self.directory.run("background", write, done)
+            self.directory.run("background", write, written)
+
+    def on_gone(self, keys: Iterable[tuple[str, int]]) -> None:
+        """Logs that checkpoint files name are not here, or not here any more."""
+        self._named.update(dict.fromkeys(keys))
+
+    def before_making(self, key: tuple[str, int], make: Callable[[], None]) -> None:
+        """Call ``make`` for a new log once no checkpoint names an earlier one of its name.
+
+        After a crash the new log would else be found to lack what the old one had synced.
+        """
+        if key not in self._named:
+            make()
+            return
+        del self._named[key]
+        for name in _CONTENT:
+            self.mark(name)
+        self.write_checkpoints(lambda _result: make())
 
     def _encode(self, file_name: str, lowered: dict[StoredLog, int]) -> bytes:
         value_of = _CONTENT[file_name]
@@ -105,7 +132,11 @@ class DirectoryKeeper:
 
     def write_epochs(self) -> None:
         self._epochs_scheduled = False
-        logs = [log for log in self._dirty_epochs if log.ready and not log.deleted]
+        logs = [
+            log
+            for log in self._dirty_epochs
+            if log.ready and not log.deleted and log.offline is None
+        ]
         self._dirty_epochs = {
             log: None for log in self._dirty_epochs if not log.ready and not log.deleted
         }  # once their directories are there

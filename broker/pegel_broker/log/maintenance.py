@@ -395,6 +395,7 @@ def delete(log: StoredLog) -> asyncio.Future[None]:
     log.tell_deleted(done)
     for name in (HIGH_WATERMARK_FILE, RECOVERY_POINT_FILE, LOG_START_FILE):
         log.keeper.mark(name)
+    log.keeper.on_gone([(log.topic, log.partition)])
     disk = directory.disk
     segments = list(log.segments)
     for segment in segments:

@@ -104,6 +104,7 @@ class LogManager:
             keeper.directory.stats.recovery_seconds = self._world.clock.monotonic() - began
             for found in opened.logs:
                 self._adopt(keeper, found, configs(found.topic))
+            keeper.on_gone(opened.checkpointed - keeper.logs.keys())
             for path in opened.to_remove:
                 keeper.directory.run("background", partial(keeper.directory.disk.remove_tree, path))
 
@@ -193,11 +194,12 @@ class LogManager:
         self._logs[topic, partition] = keeper.logs[topic, partition] = log
         keeper.mark(HIGH_WATERMARK_FILE)
         keeper.mark(RECOVERY_POINT_FILE)
+        make = partial(keeper.before_making, (topic, partition), lambda: self._make_files(log))
         before = self._deleting.get(folder)
         if before is None:
-            self._make_files(log)
+            make()
         else:
-            before.add_done_callback(lambda _done: self._make_files(log))
+            before.add_done_callback(lambda _done: make())
         return log
 
     def _make_files(self, log: PartitionLog) -> None:

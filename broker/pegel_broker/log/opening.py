@@ -86,6 +86,7 @@ class OpenedDirectory:
     broker_epoch: int = -1
     logs: list[FoundLog] = field(default_factory=list)
     to_remove: list[str] = field(default_factory=list)
+    checkpointed: set[tuple[str, int]] = field(default_factory=set)  # named by a checkpoint file
 
 
 def open_directory(disk: Disk, path: str, options: OpenOptions) -> OpenedDirectory:
@@ -119,6 +120,8 @@ def _open_locked(disk: Disk, path: str, options: OpenOptions, lock: Lock) -> Ope
     high_watermarks = _read_offsets(disk, path, HIGH_WATERMARK_FILE)
     log_starts = _read_offsets(disk, path, LOG_START_FILE)
     cleaned = _read_offsets(disk, path, CLEANER_FILE)
+    for offsets in (recovery_points, high_watermarks, log_starts, cleaned):
+        opened.checkpointed |= offsets.keys()
     for name in disk.list_directory(path):
         folder = f"{path}/{name}"
         if name.endswith(DELETED_DIRECTORY_SUFFIX):

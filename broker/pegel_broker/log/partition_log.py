@@ -234,7 +234,12 @@ class PartitionLog(StoredLog):
     # --- leader epochs ---
 
     def assign_epoch(self, leader_epoch: int) -> None:
-        """Note that ``leader_epoch`` starts at the log end (on becoming leader)."""
+        """Note that ``leader_epoch`` starts at the log end (on becoming leader).
+
+        A log that is offline stays as it is: a fresh checkpoint would hide what is damaged.
+        """
+        if self.offline is not None:
+            return
         self.epochs.assign(leader_epoch, self.log_end_offset)
         if self.epochs.dirty:
             self.keeper.mark_epochs(self)

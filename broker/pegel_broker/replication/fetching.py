@@ -64,7 +64,10 @@ class Reader:
             error = core.check_leader(item.current_leader_epoch)
         else:
             error = core.check_replica(item.current_leader_epoch)
-        if not error and follower and hosted.is_being_cut:
+        if not error and log.offline is not None:
+            # What it seems to hold is no answer: a follower would truncate to it.
+            error = ErrorCode.KAFKA_STORAGE_ERROR
+        elif not error and follower and hosted.is_being_cut:
             error = ErrorCode.NOT_LEADER_OR_FOLLOWER
         if error:
             leader_id, leader_epoch = hosted.leader_hint

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from uuid import UUID
+
+from pegel_controller.metadata import MetadataImage
 
 UNKNOWN_END = -1
 UNKNOWN_EPOCH = -1
@@ -48,3 +51,15 @@ class ReplicaProgress:
     def may_join(self, high_watermark: int, epoch_start_offset: int) -> bool:
         """Whether it holds all that is committed, and something of this leader's epoch's view."""
         return self.log_end_offset >= max(high_watermark, epoch_start_offset)
+
+
+def may_be_in_sync(
+    image: MetadataImage, partition: tuple[UUID, int], broker_id: int, broker_epoch: int
+) -> bool:
+    """Whether the controller would take a replica that last fetched in ``broker_epoch``."""
+    broker = image.brokers.get(broker_id)
+    return (
+        broker is not None
+        and broker.eligible_for(partition)
+        and broker_epoch in {UNKNOWN_EPOCH, broker.broker_epoch}
+    )

@@ -24,6 +24,7 @@ from pegel_broker.purgatory import Purgatory
 from pegel_broker.replication import fetching, offsets, producing, trimming
 from pegel_broker.replication.fetchers import ReplicaFetchers
 from pegel_broker.replication.hosted import HostedPartition
+from pegel_broker.replication.isr import may_be_in_sync
 from pegel_broker.replication.isr_sync import IsrSync
 from pegel_broker.replication.partition import Follower, Leader, Partition, State
 from pegel_broker.replication.results import (
@@ -125,10 +126,6 @@ class ReplicaManager:
         if self.image.partition(topic, partition) is None:
             return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
         return ErrorCode.NOT_LEADER_OR_FOLLOWER
-
-    def may_be_in_sync(self, broker_id: int) -> bool:
-        broker = self.image.brokers.get(broker_id)
-        return broker is not None and broker.eligible
 
     # -- the lease
 
@@ -274,7 +271,10 @@ class ReplicaManager:
             _log.info("deleting %s-%d of a topic that is gone", topic, number)
             self.logs.delete(topic, number)
         log = self.logs.create(topic, number, topic_id, config)
-        core = Partition(topic, number, self.node_id, self.may_be_in_sync)
+        core = Partition(
+            topic, number, self.node_id,
+            lambda broker, epoch: may_be_in_sync(self.image, (topic_id, number), broker, epoch),
+        )  # fmt: skip
         stats = self.topic_stats.setdefault(topic, TopicStats(topic))
         hosted = HostedPartition(core, log, topic_id, self.purgatory, stats)
         minimum = values["min.insync.replicas"]

@@ -101,5 +101,7 @@ def end_offset_for_epoch(
     error = hosted.core.check_leader(current_leader_epoch)
     if error:
         return EpochEndResult(error)
+    if hosted.log.offline is not None:
+        return EpochEndResult(ErrorCode.KAFKA_STORAGE_ERROR)
     epoch, end = hosted.log.end_offset_for_epoch(leader_epoch)
     return EpochEndResult(ErrorCode.NONE, epoch, end)

@@ -59,14 +59,15 @@ State = Leader | Follower | Idle
 class Partition:
     """The replica of ``topic``-``partition`` on broker ``node_id``.
 
-    ``may_be_in_sync(broker_id)``: whether the metadata says that a broker lives and is not on its
-    way out (KIP-841).
+    ``may_be_in_sync(broker_id, broker_epoch)``: whether the metadata says that a broker lives and
+    is not on its way out (KIP-841), in the life in which it last fetched (KIP-903), and that its
+    log has not failed.
     """
 
     __slots__ = ("_may_be_in_sync", "high_watermark", "node_id", "partition", "state", "topic")
 
     def __init__(
-        self, topic: str, partition: int, node_id: int, may_be_in_sync: Callable[[int], bool]
+        self, topic: str, partition: int, node_id: int, may_be_in_sync: Callable[[int, int], bool]
     ) -> None:
         self.topic = topic
         self.partition = partition
@@ -264,7 +265,7 @@ class Partition:
     def _may_join(self, state: Leader, replica: int, progress: ReplicaProgress) -> bool:
         return progress.may_join(
             self.high_watermark, state.epoch_start_offset
-        ) and self._may_be_in_sync(replica)
+        ) and self._may_be_in_sync(replica, progress.broker_epoch)
 
     @property
     def has_follower_outside(self) -> bool:

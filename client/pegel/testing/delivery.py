@@ -7,6 +7,7 @@ and of the log as it was read at the very end. Findings are sentences, sorted by
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 Place = tuple[str, int]  # topic and partition
@@ -28,6 +29,9 @@ class Sent:
     once: bool = True
     acknowledged: bool = False
     offset: int | None = None
+
+
+OUT_OF_REACH = 2**63 - 1  # as the start of a log: whatever was read of it is older
 
 
 @dataclass(slots=True)
@@ -54,6 +58,15 @@ class History:
         assert sent.value not in self.sent, "values are unique"
         self.sent[sent.value] = sent
         return sent
+
+    def leave_out(self, places: Iterable[Place]) -> None:
+        """Do not judge what is in these logs at the end: nobody can read them."""
+        left_out = set(places)
+        for place in left_out:
+            self.log_starts[place] = OUT_OF_REACH
+        for sent in self.sent.values():
+            if sent.place in left_out and (sent.offset is None or sent.offset < 0):
+                sent.durable = False
 
 
 @dataclass(slots=True)

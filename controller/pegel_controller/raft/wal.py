@@ -207,13 +207,11 @@ class WriteAheadLog:
                 top = max(self._last_indexes[number], entries[-1].index)
                 self._last_indexes[number] = top
         if last:
+            # What was read may be in the page cache alone: the process was killed before its sync,
+            # or the sync failed and the kernel takes the lost pages for clean (Linux).
+            self._disk.write_file(path, data[:size])
             self._file = self._disk.open(path)
             self._number, self._size = number, size
-            if size < len(data):
-                self._file.truncate(size)
-                self._file.close()
-                self._file = self._disk.open(path)  # the position follows the cut
-                self._file.sync()
             if not payloads:  # the crash came before the segment's first record
                 self._hard_state = found.hard_state
                 self._file.close()

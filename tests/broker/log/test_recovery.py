@@ -361,3 +361,38 @@ def test_a_follower_of_a_compacted_log_starts_again(
         await manager.close()
 
     run(main)
+
+
+def test_a_new_log_is_not_measured_by_the_checkpoints_of_one_that_was_deleted() -> None:
+    """Killed soon after it was made, it lacked what its predecessor had synced (seed 1098)."""
+
+    async def main() -> None:
+        harness = Harness()
+        manager = await harness.manager()
+        log = manager.create("t", 0, TOPIC_ID)
+        log.append_as_leader(memoryview(batch(6)), 0, NOW)
+        await log.flush()
+        log.keeper.write_checkpoints()
+        await drain()
+        for gone in ("deleted", "deleted before the process was killed"):
+            manager.delete("t", 0)
+            if gone != "deleted":
+                await drain()
+                harness.kill()
+                manager = await harness.manager()
+            log = manager.create("t", 0, TOPIC_ID)
+            await drain()
+            log.append_as_leader(memoryview(batch(1)), 0, NOW)
+            await settle(log)
+            harness.kill()
+            manager = await harness.manager()
+            again = manager.get("t", 0)
+            assert again is not None
+            assert (again.offline, again.log_end_offset) == (None, 1), gone
+            again.append_as_leader(memoryview(batch(6)), 0, NOW)
+            await again.flush()
+            again.keeper.write_checkpoints()
+            await drain()
+        await manager.close()
+
+    run(main)

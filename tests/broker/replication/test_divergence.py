@@ -12,9 +12,10 @@ import pytest
 
 from pegel.protocol.errors import ErrorCode
 from pegel.record.encode import encode_batch
+from pegel_broker.log.checkpoints import LEADER_EPOCH_FILE
 from pegel_controller.metadata import records as r
 from pegel_controller.rpc.messages import AlterPartitionItem, AlterPartitionResult
-from tests.support.replicas import Replicas, run, turns, until
+from tests.support.replicas import TOPIC, Replicas, run, turns, until
 
 
 def test_a_restarted_follower_does_not_cut_at_its_own_high_watermark() -> None:
@@ -240,7 +241,7 @@ def test_a_fenced_broker_does_not_join_however_well_it_fetches() -> None:
 
 
 def test_a_new_incarnation_is_not_admitted_for_what_the_old_one_had() -> None:
-    """KIP-903: the broker epoch of the fetch is the one that is asked for."""
+    """KIP-903: not asked for, and refused by the controller that knows of a newer one."""
 
     async def main() -> None:
         async with Replicas(2) as replicas:
@@ -249,9 +250,15 @@ def test_a_new_incarnation_is_not_admitted_for_what_the_old_one_had() -> None:
             replicas.tell(1)
             result = await replicas.fetch(1, 0, replica_id=2, replica_epoch=7)
             assert result.error is ErrorCode.NONE
+            await turns()
+            assert replicas.asked == []
+            known = replicas.members[2].epoch
+            result = await replicas.fetch(1, 0, replica_id=2, replica_epoch=known)
+            assert result.error is ErrorCode.NONE
+            replicas.commit(replicas._registration(replicas.members[2]))  # told to nobody
             await until(lambda: bool(replicas.asked))
             assert [(i.broker_id, i.broker_epoch) for i in replicas.asked[0].new_isr] == [
-                (1, -1), (2, 7),
+                (1, -1), (2, known),
             ]  # fmt: skip
             await turns()
             assert replicas.partition.isr == (1,), "an old incarnation's fetch counted"
@@ -424,5 +431,58 @@ def test_a_partition_that_comes_while_the_fetcher_connects_waits_for_its_own_dis
             assert claimed < 2, "claimed before it was written"
             one.hosted().on_stable()
             await until(lambda: one.high_watermark == 2)
+
+    run(main)
+
+
+def test_a_leader_whose_log_has_failed_answers_nobody() -> None:
+    """It seems to hold nothing: its follower cut its own log to that (seed 180)."""
+
+    async def main() -> None:
+        async with Replicas(2) as replicas:
+            replicas.create(1, 2)
+            replicas.tell()
+            assert (await replicas.produce(1, b"a")).error is ErrorCode.NONE
+            one, two = replicas.members[1], replicas.members[2]
+            await replicas.kill(2)
+            checkpoint = f"/data/{TOPIC}-0/{LEADER_EPOCH_FILE}"
+            damaged = b"\0\0\0"
+            two.disk.files[checkpoint].data[:] = damaged
+            await replicas.restart(2)
+            replicas.elect(2, (2,))
+            replicas.tell()
+            assert two.log.offline is not None
+            await turns(200)
+            assert await one.values() == [b"a"]
+            for replica_id in (-1, 1):
+                answer = await replicas.fetch(2, 1, replica_id=replica_id, last_fetched_epoch=0)
+                assert answer.error is ErrorCode.KAFKA_STORAGE_ERROR
+            ends = two.manager.end_offset_for_epoch(TOPIC, 0, 1, 0)
+            assert ends.error is ErrorCode.KAFKA_STORAGE_ERROR
+            assert two.disk.files[checkpoint].data == damaged, "the evidence is overwritten"
+
+    run(main)
+
+
+def test_what_a_follower_held_in_an_earlier_life_lets_it_not_join() -> None:
+    """Asking for it in vain also kept others from joining, who were asked for with it."""
+
+    async def main() -> None:
+        async with Replicas(3) as replicas:
+            replicas.create(1, 2, 3)
+            replicas.tell()
+            assert (await replicas.produce(1, b"a")).error is ErrorCode.NONE
+            await until(lambda: all(m.high_watermark == 1 for m in replicas.members.values()))
+            await replicas.kill(2)
+            await replicas.kill(3)
+            replicas.elect(1, (1,))
+            replicas.tell(1)
+            await replicas.restart(2)
+            await replicas.restart(3)
+            replicas.tell(1)
+            replicas.tell(3)  # 2 does not follow
+            await until(lambda: replicas.partition.isr == (1, 3))
+            replicas.tell(2)
+            await until(lambda: replicas.partition.isr == (1, 2, 3))
 
     run(main)

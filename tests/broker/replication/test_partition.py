@@ -17,7 +17,7 @@ LAG = 30.0
 
 
 def _partition(node_id: int = 1, eligible: set[int] | None = None) -> Partition:
-    return Partition("t", 0, node_id, lambda b: eligible is None or b in eligible)
+    return Partition("t", 0, node_id, lambda b, _epoch: eligible is None or b in eligible)
 
 
 def _state(leader: int, isr: tuple[int, ...] = (1, 2, 3), epoch: int = 0, version: int = 0):  # type: ignore[no-untyped-def]

@@ -32,6 +32,19 @@ def test_a_good_history_has_no_findings() -> None:
     assert (verdict.sent, verdict.acknowledged, verdict.read) == (3, 3, 3)
 
 
+def test_a_log_that_nobody_can_read_is_left_out_and_no_other() -> None:
+    history = _history(b"a", b"b")
+    other = ("t", 1)
+    history.send(Sent(b"x", "p", other, 0, acknowledged=True, offset=0))
+    history.send(Sent(b"y", "p", other, 1, acknowledged=True))
+    history.reads["c", other].append([(0, b"x")])
+    assert _kinds(history) == {"lost", "read and gone"}
+    history.leave_out([other])
+    assert _kinds(history) == set()
+    history.final[PLACE].pop()
+    assert _kinds(history) == {"lost", "read and gone"}
+
+
 def test_what_was_not_acknowledged_may_be_there_or_not() -> None:
     history = _history(b"a", b"b", acknowledged=False)
     history.reads.clear()

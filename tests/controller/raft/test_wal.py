@@ -11,6 +11,7 @@ from pegel_controller.raft.errors import RaftError
 from pegel_controller.raft.log_view import Entry, EntryKind
 from pegel_controller.raft.ready import HardState, Membership, Snapshot
 from pegel_controller.raft.wal import Recovered, WriteAheadLog
+from tests.support.memory_disk import MemoryDisk
 
 DISK = RealDisk()
 
@@ -184,3 +185,17 @@ def test_a_crash_before_the_snapshots_mark_is_made_good(tmp_path: Path) -> None:
         log.append(None, [_entry(21, 2)], HardState(2, None, 21), sync=True)
         log.close()
         assert [e.index for e in _open(path)[1].entries] == [21]
+
+
+def test_what_a_restarted_node_begins_with_is_durable() -> None:
+    """A killed process leaves what it wrote in the page cache alone; its successor answers for it,
+    and a loss of power then took it (seed 73: a hole, where a sync had failed)."""
+    disk = MemoryDisk()
+    killed = WriteAheadLog(disk, "/raft", 1 << 20)
+    killed.recover()
+    killed.append(None, [_entry(1, 1)], HardState(1, 2, 0), sync=True)
+    killed.append(None, [_entry(2, 1)], HardState(2, 3, 0), sync=False)
+    found = WriteAheadLog(disk, "/raft", 1 << 20).recover()
+    assert [e.index for e in found.entries] == [1, 2]
+    disk.crash()
+    assert WriteAheadLog(disk, "/raft", 1 << 20).recover() == found

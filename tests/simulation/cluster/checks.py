@@ -117,8 +117,8 @@ class Checker:
                 machine.clock.monotonic()
             )
             for hosted in node.replicas.all_hosted():
-                if cluster.disks_replaced and hosted.core.topic not in DURABLE:
-                    continue  # one disk alone may have been in sync
+                if cluster.may_lose_one_copy and hosted.core.topic not in DURABLE:
+                    continue
                 key = (hosted.topic_id.int, hosted.core.partition)
                 replicas.setdefault(key, []).append((n, hosted))
                 self._replica(n, key, hosted)
@@ -283,6 +283,22 @@ def _damaged(cluster: Cluster) -> set[tuple[int, str, int]]:
     }
 
 
+def _out_of_reach(state: PartitionState, but_for: int | None) -> bool:
+    """Whether no other than the broken node may lead: no other member of ISR ∪ ELR is left, nor,
+    where both are empty, is the last known leader another."""
+    return but_for is not None and {*(state.isr + state.elr or state.last_known_elr)} <= {but_for}
+
+
+def out_of_reach(cluster: Cluster, but_for: int | None) -> set[tuple[str, int]]:
+    """Partitions of which nothing is promised while the node ``but_for`` is broken for ever."""
+    return {
+        (name, number)
+        for name, topic in cluster.image().topics_by_name.items()
+        for number, state in enumerate(topic.partitions)
+        if _out_of_reach(state, but_for)
+    }
+
+
 def unhealthy(cluster: Cluster, but_for: int | None = None, *, quiet: bool = True) -> str | None:
     """Why the cluster is not as it should be with all faults gone; None where it is.
 
@@ -310,8 +326,8 @@ def unhealthy(cluster: Cluster, but_for: int | None = None, *, quiet: bool = Tru
             }
             if not wanted:
                 continue
-            if but_for is not None and {*state.isr, *state.elr} <= {but_for}:
-                continue  # nobody else holds it: no member of ISR ∪ ELR survives
+            if _out_of_reach(state, but_for):
+                continue
             if (state.adding or state.removing) and but_for not in state.replicas:
                 return f"{name}-{number} is still moved ({state.adding}, {state.removing})"
             if state.leader < 0:

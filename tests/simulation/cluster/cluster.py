@@ -85,6 +85,13 @@ class Cluster:
         """Without a sync for each batch fewer than min.insync.replicas nodes may (promise)."""
         return self.shape.flush_each or machine.config.node_id == self.shape.power_victim
 
+    @property
+    def may_lose_one_copy(self) -> bool:
+        """Whether what was in sync on one node alone may be gone: with its disk, or page cache."""
+        return self.disks_replaced or (
+            not self.shape.flush_each and any(m.lost_power for m in self.nodes.values())
+        )
+
     def fail(self, text: str) -> None:
         """A promise is broken."""
         self.note(f"VIOLATION {text}")

@@ -45,6 +45,7 @@ class Machine:
         self.disk = SimDisk(Random(f"{seed}-{name}-disk"))
         self.loop: SimLoop | None = None
         self.powered = True
+        self.lost_power = False  # at any time
         self.graveyard: list[SimLoop] = []
         self._lives = 0
         self._boots = 0
@@ -85,7 +86,7 @@ class Machine:
         loop, self.loop = self.loop, None
         if loop is not None:
             loop.kill()
-        self.powered = False
+        self.powered, self.lost_power = False, True
         self.network.power_off(self.name)
         self.disk.lose_power("off")
 

@@ -9,7 +9,14 @@ from dataclasses import dataclass, field
 from random import Random
 
 from pegel.testing.delivery import judge
-from tests.simulation.cluster.checks import INTERVAL, Checker, Observer, compare_files, unhealthy
+from tests.simulation.cluster.checks import (
+    INTERVAL,
+    Checker,
+    Observer,
+    compare_files,
+    out_of_reach,
+    unhealthy,
+)
 from tests.simulation.cluster.cluster import Cluster
 from tests.simulation.cluster.faults import Fault
 from tests.simulation.cluster.kernel import SpinningError
@@ -24,7 +31,9 @@ from tests.simulation.cluster.plan import (
     schedule,
 )
 from tests.simulation.cluster.workload import (
+    GROUP,
     WORKLOADS,
+    coordinator_of,
     make_topics,
     read_all,
     read_group,
@@ -130,11 +139,15 @@ class _Run:
     def _final(self) -> None:
         cluster = self.cluster
         loop, client, _ = cluster.client("final")
+        lost = out_of_reach(cluster, self.broken)
+        cluster.history.leave_out(lost)
         try:
-            cluster.complete(loop, write_everywhere(cluster, client, "final"), HEALTHY_WITHIN)
+            work = write_everywhere(cluster, client, "final", lost)
+            cluster.complete(loop, work, HEALTHY_WITHIN)
             self._become_healthy()
-            cluster.complete(loop, read_all(cluster, client), HEALTHY_WITHIN)
-            cluster.complete(loop, read_group(cluster, client), HEALTHY_WITHIN)
+            cluster.complete(loop, read_all(cluster, client, lost), HEALTHY_WITHIN)
+            if coordinator_of(GROUP) not in lost:
+                cluster.complete(loop, read_group(cluster, client), HEALTHY_WITHIN)
         except TimeoutError as error:
             cluster.fail(f"no progress: {error}")
             return

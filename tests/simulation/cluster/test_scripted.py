@@ -143,3 +143,36 @@ def test_a_leader_whose_disk_hangs_for_good_leaves_its_partitions_to_others() ->
         machine.disk.slow = 0.0
         machine.start()
         told.until_healthy()
+
+
+def test_a_damaged_replica_is_not_elected_and_cuts_nobody() -> None:
+    """Its report was sent before it had registered, and lost; elected, it was followed to offset 0
+    by all the others (seed 180)."""
+    with story() as told:
+        told.write(*(b"%d" % n for n in range(20)))
+        told.pass_time(1.0)
+        state = told.cluster.image().partition("t", 0)
+        assert state is not None
+        leader, damaged, other = (told.leader, *(n for n in state.replicas if n != told.leader))
+        nodes = told.cluster.nodes
+        disk = nodes[damaged].disk
+        nodes[other].down = nodes[damaged].down = 1
+        nodes[other].stop()
+        told.pass_time(1.0)
+        nodes[damaged].stop()  # it leaves for the ELR: the only one who could lead for the leader
+        told.pass_time(1.0)
+        disk.files["/data/log/t-0/leader-epoch-checkpoint"].data[:] = b"\0"
+        disk.may_be_damaged = True
+        nodes[damaged].release()
+        told.pass_time(3.0)
+        nodes[leader].down = 1
+        nodes[leader].kill()
+        nodes[other].release()
+        told.pass_time(5.0)
+        assert told.leader != damaged
+        nodes[leader].release()
+        told.until_healthy()
+        assert told.leader in {leader, other}
+        nodes[damaged].replace_log_disk()
+        nodes[damaged].start()
+        told.until_healthy()

@@ -16,10 +16,12 @@ from pegel.admin.types import ConfigResourceType
 from pegel.errors import PegelError
 from pegel.testing.delivery import Place, Sent
 from pegel.types import TopicPartition
+from pegel_broker.coordinator.partitioning import partition_for
 from tests.simulation.cluster.cluster import Cluster
 
 MAIN, FAST, GROUP = "main", "fast", "readers"
 PARTITIONS = 2
+OFFSETS_PARTITIONS = 2
 DELIVERY_TIMEOUT = 12.0
 
 Work = Callable[[Cluster, pegel.AsyncClient, str, Random], Coroutine[Any, Any, None]]
@@ -248,9 +250,18 @@ async def administrator(cluster: Cluster, client: pegel.AsyncClient, name: str, 
             cluster.note(f"{name} {what} {topic}: {type(error).__name__}")
 
 
-async def read_all(cluster: Cluster, client: pegel.AsyncClient) -> None:
-    """Every record of every topic in use, from the log start to the end, into the history."""
+def coordinator_of(group: str) -> Place:
+    """The partition whose leader coordinates it."""
+    return "__consumer_offsets", partition_for(group, OFFSETS_PARTITIONS)
+
+
+async def read_all(cluster: Cluster, client: pegel.AsyncClient, lost: set[Place]) -> None:
+    """Every record of every topic in use, from the log start to the end, into the history; but for
+    ``lost``."""
     places = [(MAIN, p) for p in range(PARTITIONS)] + [(FAST, 0)]
+    places = [place for place in places if place not in lost]
+    if not places:
+        return
     for place in places:
         cluster.history.final[place] = []
     async with client.consumer(partitions=places, offset_reset="earliest") as reader:
@@ -273,11 +284,15 @@ async def read_group(cluster: Cluster, client: pegel.AsyncClient) -> None:
             cluster.history.group_final[place.topic, place.partition] = committed.offset
 
 
-async def write_everywhere(cluster: Cluster, client: pegel.AsyncClient, name: str) -> None:
-    """One acknowledged record in each partition: progress."""
+async def write_everywhere(
+    cluster: Cluster, client: pegel.AsyncClient, name: str, lost: set[Place]
+) -> None:
+    """One acknowledged record in each partition, but for ``lost``: progress."""
     async with client.producer(acks="all", delivery_timeout=60.0) as producer:
         for partition in range(PARTITIONS):
             place = (MAIN, partition)
+            if place in lost:
+                continue
             value = f"{name}/{partition}/0/last".encode()
             sent = cluster.history.send(Sent(value, name, place, 0))
             where = await producer.send(MAIN, value, partition=partition)
