@@ -8,22 +8,26 @@ from itertools import accumulate
 from types import TracebackType
 
 from pegel.cluster import Cluster
-from pegel.config import MAX_BATCH_BYTES, ProducerOptions
-from pegel.errors import ClosedError, PegelError, RecordTooLargeError, RequestTimeoutError
+from pegel.config import ProducerOptions
+from pegel.errors import ClosedError, PegelError, RequestTimeoutError
 from pegel.producer.accumulator import PartitionQueue
 from pegel.producer.batch import (
-    RECORD_OVERHEAD,
     Delivery,
     ManyDelivery,
     ProducerBatch,
     acknowledged,
 )
+from pegel.producer.checks import (
+    check_columns,
+    check_partition,
+    check_timestamps,
+    record_size,
+    record_sizes,
+)
 from pegel.producer.partitioner import KeyPartitioner, StickyPartitioner
 from pegel.producer.sender import Sender
 from pegel.types import Headers, RecordMetadata, SendResult
 
-_BYTES = {bytes}
-_BYTES_OR_NONE = {bytes, type(None)}
 _CLOSE_TIMEOUT = 10.0
 # Where a record was put: the queue of its partition, its batch, its index there.
 _Place = tuple[PartitionQueue, ProducerBatch, int]
@@ -87,8 +91,9 @@ class Producer:
         Raises:
             TopicNotFoundError, RecordTooLargeError, DeliveryTimeoutError, BufferFullError,
             BrokerError: why it was not acknowledged.
+            TypeError, ValueError: no record can hold that.
         """
-        size = self._size(value, key, headers)
+        size = record_size(value, key, headers, timestamp)
         queue, batch, index = self._put_now(
             topic, value, key, partition, headers, timestamp, size
         ) or await self._put_later(topic, value, key, partition, headers, timestamp, size)
@@ -121,7 +126,7 @@ class Producer:
         Raises:
             TopicNotFoundError, RecordTooLargeError, BufferFullError, ClosedError.
         """
-        size = self._size(value, key, headers)
+        size = record_size(value, key, headers, timestamp)
         queue, batch, index = self._put_now(
             topic, value, key, partition, headers, timestamp, size
         ) or await self._put_later(topic, value, key, partition, headers, timestamp, size)
@@ -130,18 +135,6 @@ class Producer:
         if index == 0 and queue.pending[0] is not batch:
             await asyncio.sleep(0)  # a full batch is there: let it leave before taking more
         return delivery
-
-    def _size(self, value: bytes | None, key: bytes | None, headers: Headers) -> int:
-        """An upper bound of a record's size, in bytes; checks the record."""
-        if type(value) is not bytes and value is not None:
-            raise _not_bytes("value", value)
-        if type(key) is not bytes and key is not None:
-            raise _not_bytes("key", key)
-        size = RECORD_OVERHEAD + (len(value) if value else 0) + (len(key) if key else 0)
-        if headers:
-            size += _headers_size(headers)
-        self._check_size(size)
-        return size
 
     def _put_now(
         self,
@@ -159,7 +152,7 @@ class Producer:
             return None
         count = len(known.partitions)
         if partition is not None:
-            _check_partition(topic, partition, count)
+            check_partition(topic, partition, count)
         if not self._sender.memory.try_acquire(size):
             return None
         return self._put_one(topic, value, key, partition, headers, timestamp, size, count)
@@ -177,7 +170,7 @@ class Producer:
         """Put a record into its batch, once the topic is known and there is memory for it."""
         count = await self._partitions(topic)
         if partition is not None:
-            _check_partition(topic, partition, count)
+            check_partition(topic, partition, count)
         sender = self._sender
         if not sender.memory.try_acquire(size):
             sender.wake()
@@ -259,13 +252,15 @@ class Producer:
         delivery = ManyDelivery()
         if not values:
             return delivery
-        _check_columns(values, keys, headers, timestamps)
+        check_columns(values, keys, headers, timestamps)
         if timestamps is None:
             timestamps = self._cluster.clock.wall_ms()
-        sizes = _sizes(values, keys, headers)
+        else:
+            check_timestamps((timestamps,) if isinstance(timestamps, int) else timestamps)
+        sizes = record_sizes(values, keys, headers)
         count = await self._partitions(topic)
         if partition is not None:
-            _check_partition(topic, partition, count)
+            check_partition(topic, partition, count)
         if partition is None and keys is not None:
             for target, chosen in self._by_key(topic, keys, count).items():
                 if len(chosen) == len(values):
@@ -413,12 +408,6 @@ class Producer:
             if start < total:
                 await asyncio.sleep(0)  # a full batch is there: let it leave before making more
 
-    def _check_size(self, size: int) -> None:
-        if size > MAX_BATCH_BYTES:
-            raise RecordTooLargeError(
-                f"a record of {size} bytes; at most {MAX_BATCH_BYTES} fit in a request"
-            )
-
 
 def _last_within(ends: Sequence[int], limit: int, start: int) -> int:
     """Index behind the last record that ends within ``limit``."""
@@ -430,61 +419,3 @@ def _last_within(ends: Sequence[int], limit: int, start: int) -> int:
         else:
             high = middle
     return low
-
-
-def _headers_size(headers: Headers) -> int:
-    return sum(2 * len(name) + len(value or b"") + 6 for name, value in headers)
-
-
-def _sizes(
-    values: Sequence[bytes | None],
-    keys: Sequence[bytes | None] | None,
-    headers: Sequence[Headers] | None,
-) -> list[int]:
-    """Upper bounds of the encoded sizes of small records, in bytes.
-
-    Raises:
-        TypeError: a value or key that is not bytes.
-        RecordTooLargeError: a record that fits in no request.
-    """
-    columns = (values,) if keys is None else (values, keys)
-    for name, column in zip(("value", "key"), columns, strict=False):
-        kinds = set(map(type, column))
-        if not kinds <= _BYTES_OR_NONE:
-            raise _not_bytes(name, next(m for m in column if type(m) not in _BYTES_OR_NONE))
-    if keys is None and set(map(type, values)) == _BYTES:
-        sizes = [RECORD_OVERHEAD + n for n in map(len, values)]  # type: ignore[arg-type]
-    else:
-        sizes = [RECORD_OVERHEAD + len(v or b"") for v in values]
-        if keys is not None:
-            sizes = [s + len(k or b"") for s, k in zip(sizes, keys, strict=True)]
-    if headers is not None:
-        sizes = [s + _headers_size(h) for s, h in zip(sizes, headers, strict=True)]
-    largest = max(sizes)
-    if largest > MAX_BATCH_BYTES:
-        raise RecordTooLargeError(
-            f"a record of {largest} bytes; at most {MAX_BATCH_BYTES} fit in a request"
-        )
-    return sizes
-
-
-def _check_columns(
-    values: Sequence[bytes | None],
-    keys: Sequence[bytes | None] | None,
-    headers: Sequence[Headers] | None,
-    timestamps: Sequence[int] | int | None,
-) -> None:
-    for name, column in (("keys", keys), ("headers", headers), ("timestamps", timestamps)):
-        if column is None or isinstance(column, int):
-            continue
-        if len(column) != len(values):
-            raise ValueError(f"{len(values)} values, but {len(column)} {name}")
-
-
-def _check_partition(topic: str, partition: int, count: int) -> None:
-    if not 0 <= partition < count:
-        raise ValueError(f"topic {topic!r} has partitions 0 to {count - 1}, not {partition}")
-
-
-def _not_bytes(name: str, value: object) -> TypeError:
-    return TypeError(f"a {name} is bytes, not {type(value).__name__}; encode text with .encode()")

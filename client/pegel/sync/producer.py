@@ -56,6 +56,7 @@ class Producer:
         Raises:
             TopicNotFoundError, RecordTooLargeError, DeliveryTimeoutError, BufferFullError,
             BrokerError: why it was not acknowledged.
+            TypeError, ValueError: no record can hold that.
         """
         return self._portal.call(
             self._inner.send(
