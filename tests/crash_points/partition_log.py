@@ -45,7 +45,7 @@ async def written(*, clean: bool) -> tuple[MemoryDisk, bytes]:
         log.append_as_leader(records, 1 + number // 7, NOW)
         await settle(log)
     log.high_watermark = COMMITTED
-    log.keeper.write_epochs()
+    log.keeper.write_files()
     log.keeper.write_checkpoints()
     await drain()
     content = await read_all(log)

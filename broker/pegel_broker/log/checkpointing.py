@@ -15,9 +15,11 @@ from pegel_broker.log.checkpoints import (
     HIGH_WATERMARK_FILE,
     LEADER_EPOCH_FILE,
     LOG_START_FILE,
+    PARTITION_METADATA_FILE,
     RECOVERY_POINT_FILE,
     encode_epochs,
     encode_offsets,
+    encode_partition_metadata,
 )
 from pegel_broker.log.directory import LogDirectory
 
@@ -26,6 +28,10 @@ if TYPE_CHECKING:
 
 # Kafka: replica.high.watermark.checkpoint.interval.ms.
 CHECKPOINT_INTERVAL = 5.0
+# Small files of logs that are written in one go, and for how many times as long nothing more of
+# them is: the device's journal is everybody's.
+FILES_AT_ONCE = 8
+REST_FACTOR = 2
 
 _CONTENT: dict[str, Callable[[StoredLog], int | None]] = {
     # Recovery takes what it lacks below this for damage: a follower that catches up knows of a
@@ -51,7 +57,10 @@ class DirectoryKeeper:
         # Logs that are gone, and that the checkpoint files may still name.
         self._named: dict[tuple[str, int], None] = {}
         self._dirty_epochs: dict[StoredLog, None] = {}
-        self._epochs_scheduled = False
+        self._dirty_ids: dict[StoredLog, None] = {}
+        self._files_handle: asyncio.Handle | None = None
+        self._batches_in_flight = 0  # of small files
+        self._renames: list[tuple[str, str, Callable[[bool], None]]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._flush_due: dict[StoredLog, float] = {}
         self._flush_timer: asyncio.TimerHandle | None = None
@@ -121,40 +130,109 @@ class DirectoryKeeper:
                 rows.append((topic, partition, min(value, lowered.get(log, value))))
         return encode_offsets(rows)
 
-    # --- leader epochs ---
+    # --- small files of each log: its leader epochs, its topic's id ---
 
     def mark_epochs(self, log: StoredLog) -> None:
-        """Have the log's ``leader-epoch-checkpoint`` written at the end of this turn."""
+        """Have the log's ``leader-epoch-checkpoint`` written soon, see ``_write_some_files``."""
         self._dirty_epochs[log] = None
-        if not self._epochs_scheduled:
-            self._epochs_scheduled = True
-            self._loop.call_soon(self.write_epochs)
+        self._schedule_files()
 
-    def write_epochs(self) -> None:
-        self._epochs_scheduled = False
-        logs = [
-            log
-            for log in self._dirty_epochs
-            if log.ready and not log.deleted and log.offline is None
-        ]
-        self._dirty_epochs = {
-            log: None for log in self._dirty_epochs if not log.ready and not log.deleted
-        }  # once their directories are there
-        contents = []
-        for log in logs:
-            if log.epochs.dirty:
-                log.epochs.dirty = False
-                contents.append((log, encode_epochs(log.epochs.entries())))
+    def mark_id(self, log: StoredLog) -> None:
+        """Have the log's ``partition.metadata`` written and synced, as ``mark_epochs``."""
+        self._dirty_ids[log] = None
+        self._schedule_files()
+
+    def _schedule_files(self) -> None:
+        if self._files_handle is None:
+            self._files_handle = self._loop.call_soon(self._write_some_files)
+
+    def _write_some_files(self) -> None:
+        """A few at once; where there are more, the rest after a rest.
+
+        Each is two syncs, and all other writes of the device wait for those. A topic of a thousand
+        partitions has thousands.
+        """
+        self._files_handle = None
+        if self._batches_in_flight and self._marked() > FILES_AT_ONCE:
+            return  # told when they are written
+        began = self._loop.time()
+
+        def written(_result: None) -> None:
+            self._batches_in_flight -= 1
+            marked = self._marked()
+            if marked > FILES_AT_ONCE and self._files_handle is None:
+                rest = REST_FACTOR * (self._loop.time() - began)
+                self._files_handle = self._loop.call_later(rest, self._write_some_files)
+            elif marked:
+                self._schedule_files()
+
+        if self._write_files(FILES_AT_ONCE, written):
+            self._batches_in_flight += 1
+
+    def write_files(self) -> None:
+        """Write all that are marked, now."""
+        self._write_files(len(self._dirty_ids) + len(self._dirty_epochs), None)
+
+    def _marked(self) -> int:
+        return sum(log.ready for log in (*self._dirty_ids, *self._dirty_epochs))
+
+    def _write_files(self, most: int, done: Callable[[None], None] | None) -> bool:
+        """Queue up to ``most`` of those whose directories are there; whether there are any."""
+        contents: list[tuple[StoredLog, str, bytes]] = []
+        for marked in (self._dirty_epochs, self._dirty_ids):
+            for log in [log for log in marked if log.ready or log.deleted]:
+                if len(contents) >= most:
+                    break
+                del marked[log]
+                if log.deleted or log.offline is not None:
+                    continue
+                if marked is self._dirty_ids:
+                    data = encode_partition_metadata(log.topic_id)
+                    contents.append((log, PARTITION_METADATA_FILE, data))
+                elif log.epochs.dirty:
+                    log.epochs.dirty = False
+                    contents.append((log, LEADER_EPOCH_FILE, encode_epochs(log.epochs.entries())))
         if not contents:
-            return
+            return False
         disk = self.directory.disk
 
         def write() -> None:
-            for log, data in contents:
+            for log, name, data in contents:
                 if not log.deleted:
-                    disk.write_file(f"{log.folder}/{LEADER_EPOCH_FILE}", data)
+                    disk.write_file(f"{log.folder}/{name}", data)
 
-        self.directory.run("background", write)
+        self.directory.run("background", write, done)
+        return True
+
+    # --- directories that are going ---
+
+    def rename_away(self, folder: str, target: str, done: Callable[[bool], None]) -> None:
+        """Rename a log's directory; all those of one turn of the event loop share one sync.
+
+        ``done(there)`` is called when that is on stable storage, unless it failed.
+        """
+        self._renames.append((folder, target, done))
+        if len(self._renames) == 1:
+            self._loop.call_soon(self._rename)
+
+    def _rename(self) -> None:
+        renames, self._renames = self._renames, []
+        disk, path = self.directory.disk, self.directory.path
+
+        def rename() -> list[bool]:
+            there = [disk.exists(folder) for folder, _target, _done in renames]
+            for (folder, target, _done), is_there in zip(renames, there, strict=True):
+                if is_there:
+                    disk.rename(folder, target)
+            if any(there):
+                disk.sync_directory(path)
+            return there
+
+        def renamed(there: list[bool]) -> None:
+            for (_folder, _target, done), is_there in zip(renames, there, strict=True):
+                done(is_there)
+
+        self.directory.run("background", rename, renamed)
 
     # --- flush.ms ---
 
@@ -185,6 +263,7 @@ class DirectoryKeeper:
         """``log`` is removed."""
         self._flush_due.pop(log, None)
         self._dirty_epochs.pop(log, None)
+        self._dirty_ids.pop(log, None)
         self.directory.forget(log)
 
     def next_unique(self) -> int:
@@ -193,7 +272,7 @@ class DirectoryKeeper:
 
     def stop(self) -> None:
         """Cancel the timers."""
-        for timer in (self._timer, self._flush_timer):
+        for timer in (self._timer, self._flush_timer, self._files_handle):
             if timer is not None:
                 timer.cancel()
-        self._timer = self._flush_timer = None
+        self._timer = self._flush_timer = self._files_handle = None

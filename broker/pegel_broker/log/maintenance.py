@@ -407,12 +407,8 @@ def delete(log: StoredLog) -> asyncio.Future[None]:
         for segment in segments:
             close_writer(segment)
 
-    def rename() -> bool:
-        if not disk.exists(log.folder):
-            return False
-        disk.rename(log.folder, target)
-        disk.sync_directory(directory.path)
-        return True
+    def released(_result: None) -> None:
+        log.keeper.rename_away(log.folder, target, renamed)
 
     def renamed(there: bool) -> None:
         if there:
@@ -423,5 +419,5 @@ def delete(log: StoredLog) -> asyncio.Future[None]:
     if directory.offline is not None:  # it is removed when the directory is back, at a start
         done.set_result(None)
         return done
-    directory.run("write", release, lambda _result: directory.run("background", rename, renamed))
+    directory.run("write", release, released)
     return done

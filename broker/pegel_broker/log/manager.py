@@ -170,7 +170,7 @@ class LogManager:
         if log is not None:
             if log.topic_id == _NO_ID:  # its partition.metadata was torn when it was made
                 log.topic_id = topic_id
-                self._write_metadata(log)
+                log.keeper.mark_id(log)
             if log.topic_id != topic_id:
                 raise LogError(
                     ErrorCode.INCONSISTENT_TOPIC_ID,
@@ -206,27 +206,25 @@ class LogManager:
         directory = log.keeper.directory
         disk = directory.disk
         path = log.segments[0].path()
+        metadata = f"{log.folder}/{PARTITION_METADATA_FILE}"
+        data = encode_partition_metadata(log.topic_id)
 
         def make() -> None:
             disk.make_directories(log.folder)
             disk.open(path, create=True).close()
+            if not disk.exists(metadata):
+                # Not synced: it outlives the process, and the host once ``mark_id`` is done.
+                file = disk.open(metadata, create=True)
+                file.append([data])
+                file.close()
 
         def made(_result: None) -> None:
             maintenance.note_gaps(log)
             log.set_ready()
-            self._write_metadata(log)
+            log.keeper.mark_id(log)
 
-        directory.run("write", make, made)
-
-    def _write_metadata(self, log: PartitionLog) -> None:
-        data = encode_partition_metadata(log.topic_id)
-        disk = log.keeper.directory.disk
-
-        def write() -> None:
-            if not log.deleted:
-                disk.write_file(f"{log.folder}/{PARTITION_METADATA_FILE}", data)
-
-        log.keeper.directory.run("background", write)
+        # Not in the write queue, where appends to other logs would wait behind a thousand new ones.
+        directory.run("background", make, made)
 
     def delete(self, topic: str, partition: int) -> asyncio.Future[None]:
         """Remove the log; a new one of the same name may be created at once."""

@@ -222,7 +222,7 @@ async def close_directory(keeper: DirectoryKeeper, broker_epoch: int) -> None:
     directory = keeper.directory
     if directory.offline is not None:
         return
-    keeper.write_epochs()
+    keeper.write_files()
     for name in (HIGH_WATERMARK_FILE, LOG_START_FILE, RECOVERY_POINT_FILE):
         keeper.mark(name)
     for log in logs:

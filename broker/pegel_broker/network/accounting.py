@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 from pegel.logs import Event
 from pegel.protocol.api_keys import APIS, ApiKey
@@ -129,7 +130,7 @@ class Accounting:
             "send": sent - slot.ready,
         }
         longest = max(phases, key=lambda name: phases[name])
-        topic, partition = _first_partition(slot.message)
+        topic, partition = self._first_partition(slot.message)
         where = {"partition": f"{topic}-{partition}"} if topic else {}
         more = {"not_logged": unlogged} if unlogged else {}
         milliseconds = {f"{name}_ms": round(seconds * 1000) for name, seconds in phases.items()}
@@ -162,15 +163,19 @@ class Accounting:
             return f"it waited for this broker's disk; the ISR is {list(state.isr)}"
         return f"it waited for replicas, broker {last} was last; the ISR is {list(state.isr)}"
 
+    def _first_partition(self, message: Message | None) -> tuple[str, int]:
+        """What the line names of a request for many; ('', -1) where the API is about none."""
+        if isinstance(message, ProduceResponse):
+            for topic in message.responses:
+                for answer in topic.partition_responses:
+                    return topic.name or self._name(topic.topic_id), answer.index
+        elif isinstance(message, FetchResponse):
+            for fetched in message.responses:
+                for data in fetched.partitions:
+                    return fetched.topic or self._name(fetched.topic_id), data.partition_index
+        return "", -1
 
-def _first_partition(message: Message | None) -> tuple[str, int]:
-    """What the line names of a request for many; ('', -1) where the API is about none."""
-    if isinstance(message, ProduceResponse):
-        for topic in message.responses:
-            for answer in topic.partition_responses:
-                return topic.name or str(topic.topic_id), answer.index
-    elif isinstance(message, FetchResponse):
-        for fetched in message.responses:
-            for data in fetched.partitions:
-                return fetched.topic or str(fetched.topic_id), data.partition_index
-    return "", -1
+    def _name(self, topic_id: UUID) -> str:
+        """Newer versions name topics by their ids."""
+        topic = self._broker.image.topics_by_id.get(topic_id)
+        return str(topic_id) if topic is None else topic.name

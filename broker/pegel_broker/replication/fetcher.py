@@ -102,6 +102,7 @@ class ReplicaFetcher:
         self._answered_at = 0.0
         self._changed = asyncio.Event()  # there may be something to ask for
         self._interrupt = asyncio.Event()  # do not wait for the request in flight
+        self._interrupt_timer: asyncio.TimerHandle | None = None
         self._task = asyncio.create_task(
             self._run(), name=f"replica-fetcher-{leader_id}{'' if paced is None else '-paced'}"
         )
@@ -124,10 +125,19 @@ class ReplicaFetcher:
             following.truncating = True
             truncation.done.add_done_callback(lambda _: self._on_truncated(key, following))
         # The request in flight may wait for half a second: a new one has to take its place.
-        self._loop.call_later(INTERRUPT_DELAY, self._interrupt_if_unsent)
+        self._interrupt_soon()
+
+    def _interrupt_soon(self) -> None:
+        if self._interrupt_timer is None:
+            self._interrupt_timer = self._loop.call_later(
+                INTERRUPT_DELAY, self._interrupt_if_unsent
+            )
 
     def _interrupt_if_unsent(self) -> None:
-        if self._dirty:
+        self._interrupt_timer = None
+        if self._manager.arrivals:
+            self._interrupt_soon()  # more is on its way: one new session for all of it
+        elif self._dirty:
             self._interrupt.set()
 
     def remove(self, hosted: HostedPartition) -> None:
@@ -145,6 +155,8 @@ class ReplicaFetcher:
 
     async def close(self) -> None:
         self._task.cancel()
+        if self._interrupt_timer is not None:
+            self._interrupt_timer.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         self._disconnect()
 

@@ -15,7 +15,6 @@ from uuid import UUID
 from pegel.logs import Event
 from pegel.protocol.errors import ErrorCode
 from pegel.seams import World
-from pegel_broker.log.config import LogConfig
 from pegel_broker.log.errors import LogError
 from pegel_broker.log.manager import LogManager
 from pegel_broker.log.partition_log import PartitionLog
@@ -24,9 +23,9 @@ from pegel_broker.purgatory import Purgatory
 from pegel_broker.replication import fetching, offsets, producing, trimming
 from pegel_broker.replication.fetchers import ReplicaFetchers
 from pegel_broker.replication.hosted import HostedPartition
-from pegel_broker.replication.isr import may_be_in_sync
+from pegel_broker.replication.hosting import Arrivals, TopicConfigs, host
 from pegel_broker.replication.isr_sync import IsrSync
-from pegel_broker.replication.partition import Follower, Leader, Partition, State
+from pegel_broker.replication.partition import Follower, Leader, State
 from pegel_broker.replication.results import (
     EpochEndResult,
     FetchItem,
@@ -38,12 +37,7 @@ from pegel_broker.replication.results import (
 )
 from pegel_broker.replication.standing import StandingFetches
 from pegel_broker.replication.throttle import RateLimit
-from pegel_controller.config import (
-    BROKER_CONFIGS,
-    describe_broker_config,
-    effective_topic_config,
-    parse,
-)
+from pegel_controller.config import BROKER_CONFIGS, describe_broker_config, parse
 from pegel_controller.metadata import MetadataDelta, MetadataImage, PartitionState
 from pegel_controller.metadata.image import RESOURCE_BROKER, RESOURCE_TOPIC
 from pegel_controller.rpc.messages import AlterPartitionRequest, AlterPartitionResponse
@@ -101,6 +95,8 @@ class ReplicaManager:
         self._isr = IsrSync(self, alter_partition)
         self.trimming: dict[HostedPartition, None] = {}  # with a DeleteRecords that waits
         self._strays_checked = False
+        self._configs = TopicConfigs(self)
+        self.arrivals = Arrivals(self)
         self.standing = StandingFetches(self)
 
     # -- what there is
@@ -179,13 +175,26 @@ class ReplicaManager:
     # -- metadata
 
     def apply(self, delta: MetadataDelta, image: MetadataImage) -> None:
-        """Take committed metadata: roles, deletions, configurations. File work is queued."""
+        """Take committed metadata: roles, deletions, configurations. File work is queued.
+
+        Many new replicas are made in later turns of the event loop, but not at the start, where
+        everything is new and nobody is served yet.
+        """
         self.image = image
+        self._configs.clear()
         for topic_id in delta.topics_deleted:
             self._drop_topic(topic_id)
         for topic_id, topic in delta.topics_changed.items():
+            name = topic.new.name
+            new = [
+                number
+                for number, change in topic.partitions.items()
+                if (name, number) not in self._hosted and self.node_id in change.new.replicas
+            ]
+            later = self._strays_checked and self.arrivals.take(name, topic_id, new)
             for number, change in topic.partitions.items():
-                self._update(topic.new.name, topic_id, number, change.new)
+                if not later or (name, number) in self._hosted:
+                    self.update(name, topic_id, number, change.new)
         self._apply_configs(delta, image)
         for broker_id, broker in delta.brokers_changed.items():
             if broker.new is not None and broker.new.eligible:
@@ -217,20 +226,19 @@ class ReplicaManager:
             limit.set_rate(rate)
 
     def _configure(self, hosted: HostedPartition) -> None:
-        values = effective_topic_config(
-            self.image, hosted.core.topic, self.options.static_configs, self.node_id
-        )
+        values, config = self._configs.of(hosted.core.topic)
         minimum = values["min.insync.replicas"]
         assert isinstance(minimum, int)
         hosted.min_insync_replicas = minimum
-        hosted.log.update_config(LogConfig.from_values(values))
+        hosted.log.update_config(config)
         paced = hosted.paced
         hosted.set_throttled(self.node_id, values)
         if hosted.paced != paced:
             self._change_pace(hosted)
         hosted.advance()
 
-    def _update(self, topic: str, topic_id: UUID, number: int, state: PartitionState) -> None:
+    def update(self, topic: str, topic_id: UUID, number: int, state: PartitionState) -> None:
+        """One replica as the metadata have it: hosted, dropped, given a role."""
         key = (topic, number)
         hosted = self._hosted.get(key)
         if hosted is not None and hosted.topic_id != topic_id:
@@ -239,6 +247,7 @@ class ReplicaManager:
         if self.node_id not in state.replicas:
             if hosted is not None:
                 self._drop(hosted)
+                self._forget_stats(topic)
             return
         if hosted is None:
             try:
@@ -262,25 +271,8 @@ class ReplicaManager:
             self._isr.consider(hosted)
 
     def _host(self, topic: str, topic_id: UUID, number: int) -> HostedPartition:
-        values = effective_topic_config(
-            self.image, topic, self.options.static_configs, self.node_id
-        )
-        config = LogConfig.from_values(values)
-        existing = self.logs.get(topic, number)
-        if existing is not None and existing.topic_id not in {topic_id, UUID(int=0)}:
-            _log.info("deleting %s-%d of a topic that is gone", topic, number)
-            self.logs.delete(topic, number)
-        log = self.logs.create(topic, number, topic_id, config)
-        core = Partition(
-            topic, number, self.node_id,
-            lambda broker, epoch: may_be_in_sync(self.image, (topic_id, number), broker, epoch),
-        )  # fmt: skip
-        stats = self.topic_stats.setdefault(topic, TopicStats(topic))
-        hosted = HostedPartition(core, log, topic_id, self.purgatory, stats)
-        minimum = values["min.insync.replicas"]
-        assert isinstance(minimum, int)
-        hosted.min_insync_replicas = minimum
-        hosted.set_throttled(self.node_id, values)
+        hosted = host(self, self._configs, topic, topic_id, number)
+        log = hosted.log
         log.on_stable = lambda _log: self._on_stable(hosted)
         log.on_offline = self._on_log_offline
         self._hosted[topic, number] = self._by_id[topic_id, number] = hosted
@@ -303,7 +295,7 @@ class ReplicaManager:
         if isinstance(state, Leader):
             hosted.log.assign_epoch(state.epoch)
             self._isr.watch_lag(hosted)
-            _log.info(Event(
+            _log.log(logging.DEBUG if self.arrivals else logging.INFO, Event(
                 "leads", partition=hosted.name, epoch=state.epoch, isr=list(state.isr),
                 offset=state.epoch_start_offset, at_ms=at_ms,
             ))  # fmt: skip
@@ -330,8 +322,15 @@ class ReplicaManager:
         self._change_pace(hosted)
 
     def _drop_topic(self, topic_id: UUID) -> None:
-        for hosted in [h for h in self._hosted.values() if h.topic_id == topic_id]:
+        gone = [h for h in self._hosted.values() if h.topic_id == topic_id]
+        for hosted in gone:
             self._drop(hosted)
+        if gone:
+            self._forget_stats(gone[0].core.topic)
+
+    def _forget_stats(self, topic: str) -> None:
+        if not any(name == topic for name, _ in self._hosted):
+            self.topic_stats.pop(topic, None)
 
     def _drop(self, hosted: HostedPartition) -> None:
         """This broker holds the replica no longer: its files go."""
@@ -339,8 +338,6 @@ class ReplicaManager:
         del self._by_id[hosted.topic_id, hosted.core.partition]
         self.offline.pop((hosted.topic_id, hosted.core.partition), None)
         self._fetchers.forget(hosted)
-        if not any(topic == hosted.core.topic for topic, _ in self._hosted):
-            self.topic_stats.pop(hosted.core.topic, None)
         self._isr.forget(hosted)
         hosted.log.on_stable = None
         hosted.fail_waiting(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
@@ -490,6 +487,7 @@ class ReplicaManager:
     async def close(self) -> None:
         """Stop following and answer whoever waits; the logs stay open."""
         self.resign()
+        self.arrivals.close()
         for hosted in self.all_hosted():
             hosted.fail_waiting(ErrorCode.NOT_LEADER_OR_FOLLOWER)
         self.standing.close()
