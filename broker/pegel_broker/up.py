@@ -13,6 +13,7 @@ from pathlib import Path
 
 import click
 
+from pegel_broker.claim import claim
 from pegel_broker.layout import Layout, plan
 
 READY_TIMEOUT = 30.0
@@ -120,6 +121,7 @@ def up(
 
     directory = Path(data_dir).absolute()
     directory.mkdir(parents=True, exist_ok=True)
+    claimed = claim(directory)
     layout = plan(directory, brokers, arbiters, observers, base_port)
     configs = {}
     try:
@@ -132,7 +134,7 @@ def up(
             configs[node_id] = node_config(parse_properties(text))
     except NodeConfigError as error:
         raise click.UsageError(str(error)) from None
-    cluster = _Cluster(directory, log_level, log_format)
+    cluster = _Cluster(directory, claimed, log_level, log_format)
     if until_eof:
         cluster.input = sys.stdin.fileno()
     for node_id, config in configs.items():
@@ -143,8 +145,9 @@ def up(
 class _Cluster:
     """The parent: forks the nodes, waits for them, passes the end on."""
 
-    def __init__(self, directory: Path, log_level: str, log_format: str) -> None:
+    def __init__(self, directory: Path, claimed: int, log_level: str, log_format: str) -> None:
         self._directory = directory
+        self._claimed = claimed
         self._log_level = log_level
         self._log_format = log_format
         self._children: dict[int, _Child] = {}
@@ -171,6 +174,7 @@ class _Cluster:
         if pid == 0:
             os.close(reading)
             os.close(self._lifeline[1])
+            os.close(self._claimed)
             self._be_node(node_id, config, writing)
         os.close(writing)
         self._children[node_id] = _Child(node_id, pid, reading)

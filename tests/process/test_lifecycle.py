@@ -175,8 +175,11 @@ def test_a_second_process_on_a_directory_is_refused_and_the_first_goes_on(tmp_pa
                    f"1@127.0.0.1:{free_port()}", "--http", "127.0.0.1:0")
         )  # fmt: skip
         assert "another process uses the data directory" in said
-        said = _refusal(_pegel("up", "--brokers", "1", "--data-dir", str(tmp_path)))
-        assert "in use" in said
+        files = {p: p.read_bytes() for p in (config, tmp_path / "cluster.json")}
+        said = _refusal(_pegel("up", "--data-dir", str(tmp_path), "--base-port", "0"))
+        assert "another `pegel up` (pid " in said
+        assert "stop that first" in said
+        assert {p: p.read_bytes() for p in files} == files, "the running cluster's configuration"
         with Writer(cluster, "kept") as writer:
             writer.more(20)
         assert_nothing_lost(cluster, writer)

@@ -107,7 +107,7 @@ SEAM_FILES = {
 }
 OUTERMOST = ("client/pegel/cli/", "client/pegel/testing/", "bench/", "broker/pegel_broker/up.py",
              "broker/pegel_broker/cli.py", "broker/pegel_broker/layout.py",
-             "broker/pegel_broker/grow.py",
+             "broker/pegel_broker/grow.py", "broker/pegel_broker/claim.py",
              "broker/pegel_broker/__main__.py")  # fmt: skip
 WORLD_MODULES = {"socket", "subprocess", "select", "selectors", "fcntl", "shutil", "tempfile"}
 
