@@ -36,7 +36,7 @@ from pegel_broker.log.index import (
     check_offset_index,
     check_time_index,
 )
-from pegel_broker.log.leader_epochs import LeaderEpochs
+from pegel_broker.log.leader_epochs import NO_EPOCH, LeaderEpochs
 from pegel_broker.log.producer_load import load_producers
 from pegel_broker.log.producer_state import ProducerTable
 from pegel_broker.log.segment import (
@@ -310,7 +310,17 @@ class _Loader:
         if segment.size >= 61:
             segment.first_timestamp = read_header(file.read(0, 61)).max_timestamp
 
+        newest = NO_EPOCH
+
         def on_batch(at: int, header: BatchHeader) -> None:
+            nonlocal newest
+            if header.partition_leader_epoch < newest:  # which no checksum covers
+                raise CorruptLogError(
+                    segment.path(), at,
+                    f"a batch of leader epoch {header.partition_leader_epoch} follows one of "
+                    f"{newest}",
+                )  # fmt: skip
+            newest = header.partition_leader_epoch
             index.add(
                 header.last_offset - segment.base_offset,
                 at,

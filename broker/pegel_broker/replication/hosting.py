@@ -15,11 +15,12 @@ from uuid import UUID
 from pegel.logs import Event
 from pegel_broker.log.config import LogConfig
 from pegel_broker.metrics.stats import TopicStats
+from pegel_broker.replication.found import open_log
 from pegel_broker.replication.hosted import HostedPartition
 from pegel_broker.replication.isr import may_be_in_sync
 from pegel_broker.replication.partition import Partition
 from pegel_controller.config import Value, effective_topic_config
-from pegel_controller.metadata.image import INTERNAL_TOPICS
+from pegel_controller.metadata.image import INTERNAL_TOPICS, PartitionState
 
 if TYPE_CHECKING:
     from pegel_broker.replication.manager import ReplicaManager
@@ -104,7 +105,12 @@ class Arrivals:
 
 
 def host(
-    manager: ReplicaManager, configs: TopicConfigs, topic: str, topic_id: UUID, number: int
+    manager: ReplicaManager,
+    configs: TopicConfigs,
+    topic: str,
+    topic_id: UUID,
+    number: int,
+    state: PartitionState,
 ) -> HostedPartition:
     """A replica with its log, which is opened or made on the disk's queue.
 
@@ -112,11 +118,7 @@ def host(
         LogError: its log cannot be made.
     """
     values, config = configs.of(topic)
-    existing = manager.logs.get(topic, number)
-    if existing is not None and existing.topic_id not in {topic_id, UUID(int=0)}:
-        _log.info("deleting %s-%d of a topic that is gone", topic, number)
-        manager.logs.delete(topic, number)
-    log = manager.logs.create(topic, number, topic_id, config)
+    log = open_log(manager.logs, manager.node_id, (topic, number), topic_id, state, config)
     core = Partition(
         topic, number, manager.node_id,
         lambda broker, epoch: may_be_in_sync(manager.image, (topic_id, number), broker, epoch),

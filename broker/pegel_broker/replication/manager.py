@@ -251,7 +251,7 @@ class ReplicaManager:
             return
         if hosted is None:
             try:
-                hosted = self._host(topic, topic_id, number)
+                hosted = self._host(topic, topic_id, number, state)
             except LogError as error:
                 self.stats.metadata_errors += 1
                 _log.error("cannot host %s-%d: %s", topic, number, error)
@@ -270,8 +270,10 @@ class ReplicaManager:
         if isinstance(hosted.core.state, Leader):
             self._isr.consider(hosted)
 
-    def _host(self, topic: str, topic_id: UUID, number: int) -> HostedPartition:
-        hosted = host(self, self._configs, topic, topic_id, number)
+    def _host(
+        self, topic: str, topic_id: UUID, number: int, state: PartitionState
+    ) -> HostedPartition:
+        hosted = host(self, self._configs, topic, topic_id, number, state)
         log = hosted.log
         log.on_stable = lambda _log: self._on_stable(hosted)
         log.on_offline = self._on_log_offline

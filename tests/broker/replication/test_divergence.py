@@ -12,10 +12,9 @@ import pytest
 
 from pegel.protocol.errors import ErrorCode
 from pegel.record.encode import encode_batch
-from pegel_broker.log.checkpoints import LEADER_EPOCH_FILE
 from pegel_controller.metadata import records as r
 from pegel_controller.rpc.messages import AlterPartitionItem, AlterPartitionResult
-from tests.support.replicas import TOPIC, Replicas, run, turns, until
+from tests.support.replicas import Replicas, run, turns, until
 
 
 def test_a_restarted_follower_does_not_cut_at_its_own_high_watermark() -> None:
@@ -431,35 +430,6 @@ def test_a_partition_that_comes_while_the_fetcher_connects_waits_for_its_own_dis
             assert claimed < 2, "claimed before it was written"
             one.hosted().on_stable()
             await until(lambda: one.high_watermark == 2)
-
-    run(main)
-
-
-def test_a_leader_whose_log_has_failed_answers_nobody() -> None:
-    """It seems to hold nothing: its follower cut its own log to that (seed 180)."""
-
-    async def main() -> None:
-        async with Replicas(2) as replicas:
-            replicas.create(1, 2)
-            replicas.tell()
-            assert (await replicas.produce(1, b"a")).error is ErrorCode.NONE
-            one, two = replicas.members[1], replicas.members[2]
-            await replicas.kill(2)
-            checkpoint = f"/data/{TOPIC}-0/{LEADER_EPOCH_FILE}"
-            damaged = b"\0\0\0"
-            two.disk.files[checkpoint].data[:] = damaged
-            await replicas.restart(2)
-            replicas.elect(2, (2,))
-            replicas.tell()
-            assert two.log.offline is not None
-            await turns(200)
-            assert await one.values() == [b"a"]
-            for replica_id in (-1, 1):
-                answer = await replicas.fetch(2, 1, replica_id=replica_id, last_fetched_epoch=0)
-                assert answer.error is ErrorCode.KAFKA_STORAGE_ERROR
-            ends = two.manager.end_offset_for_epoch(TOPIC, 0, 1, 0)
-            assert ends.error is ErrorCode.KAFKA_STORAGE_ERROR
-            assert two.disk.files[checkpoint].data == damaged, "the evidence is overwritten"
 
     run(main)
 
