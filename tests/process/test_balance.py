@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import sys
 from collections.abc import Iterator
 
 import pytest
 
 import pegel
+from pegel.admin.types import BrokerDescription
 from pegel.testing import LocalCluster
 from tests.process.load import ConfluentLoad, Load
 
@@ -41,6 +43,51 @@ async def shares(client: pegel.AsyncClient, what: str) -> dict[int, int]:
         for broker in p.replicas if what == "replicas" else [p.leader]:
             found[broker] += 1
     return found
+
+
+async def brokers(client: pegel.AsyncClient) -> tuple[BrokerDescription, ...]:
+    return (await client.admin.describe_cluster()).brokers
+
+
+def test_watch_keeps_the_balance_over_a_change_of_controller_and_says_what_is_new(
+    cluster: LocalCluster,
+) -> None:
+    async def main() -> None:
+        watching = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "pegel", "cluster", "balance", "--watch", "--interval", "0.2",
+            "--bootstrap", cluster.bootstrap,
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        assert watching.stdout is not None
+        try:
+            async with asyncio.timeout(60), pegel.AsyncClient(cluster.bootstrap) as client:
+                assert b"balanced" in await watching.stdout.readline()
+                live = sorted(b.node_id for b in await brokers(client))
+                for topic in ("first", "second"):
+                    crowded = dict.fromkeys(range(6), live[:2])
+                    await client.admin.create_topic(topic, assignment=crowded)
+                    seen = []
+                    while not seen or b"balanced" not in seen[-1]:
+                        seen.append(await watching.stdout.readline())
+                    assert any(line.startswith(b"moved ") for line in seen)
+                    held = await shares(client, "replicas")
+                    assert max(held[b] for b in live) - min(held[b] for b in live) <= 1
+                    if topic == "first":
+                        active = cluster.active_controller()
+                        cluster.pause(active)
+                        await asyncio.to_thread(cluster.active_controller)
+                        cluster.resume(active)
+                        while any(b.fenced for b in (await brokers(client))):
+                            await asyncio.sleep(0.05)
+                    await client.admin.delete_topic(topic)
+            watching.send_signal(signal.SIGINT)
+            assert await watching.wait() == 0
+            assert b"balanced" not in await watching.stdout.read(), "said once"
+        finally:
+            if watching.returncode is None:
+                watching.kill()
+
+    asyncio.run(main())
 
 
 def test_a_new_broker_gets_its_share_and_a_drained_one_is_empty_under_load(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pegel.cli.options import cluster_options, connect, fail, json_option, run
+from pegel.cli.options import cluster_options, connect, explain, fail, json_option, run
 from pegel.cli.output import highlight, numbers, print_json, print_table
 
 if TYPE_CHECKING:
@@ -62,19 +62,38 @@ def balance(
     async def work() -> None:
         from pegel.balance.execution import look
         from pegel.balance.planner import plan
+        from pegel.errors import PegelError
+
+        async def once(*, known: bool = False) -> tuple[bool, str]:
+            """Whether it is balanced (not said again where that is known), and what failed."""
+            found = await look(client.admin, timeout)
+            planned = plan(found.brokers, found.partitions)
+            if planned.moves or as_json or not known:
+                show_plan(planned, found, show_all=show_all, as_json=as_json)
+            if not planned.moves:
+                return True, ""
+            if not (carry_out or watch):
+                if not as_json:
+                    click.echo("nothing was changed: --apply carries this out")
+                return False, ""
+            return False, await apply(client, planned.moves, timeout, concurrent, quiet=as_json)
 
         async with connect(bootstrap, timeout) as client:
+            balanced, failed = False, ""
             while True:
-                found = await look(client.admin, timeout)
-                planned = plan(found.brokers, found.partitions)
-                show_plan(planned, found, show_all=show_all, as_json=as_json)
-                if (carry_out or watch) and planned.moves:
-                    await apply(client, planned.moves, timeout, concurrent, quiet=as_json)
+                try:
+                    balanced, failed = await once(known=balanced)
+                except PegelError as error:
+                    if not watch:
+                        raise
+                    failed = explain(error)
                 if not watch:
                     break
+                if failed:
+                    click.echo(f"pegel: {failed}; looking again in {interval:g} s", err=True)
                 await asyncio.sleep(interval)
-            if planned.moves and not carry_out and not as_json:
-                click.echo("nothing was changed: --apply carries this out")
+        if failed:
+            fail(failed)
 
     run(work(), interrupt_code=0 if watch else 1)
 
@@ -116,7 +135,9 @@ def drain(
             if dry_run:
                 return
             if planned.moves:
-                await apply(client, planned.moves, timeout, concurrent, quiet=as_json)
+                failed = await apply(client, planned.moves, timeout, concurrent, quiet=as_json)
+                if failed:
+                    fail(failed)
             if not as_json:
                 click.echo(f"broker {node} is empty: stop it, then `pegel cluster remove {node}`")
 
@@ -311,7 +332,6 @@ def show_plan(planned: Plan, found: Cluster, *, show_all: bool, as_json: bool) -
             _change(before.leaders, after.leaders),
             _change(before.size_bytes, after.size_bytes, _bytes),
         ])  # fmt: skip
-    click.echo()
     print_table(["broker", "replicas", "leads", "holds"], shares, right=(0,))
     copies = sum(bool(m.added) for m in planned.moves)
     click.echo(
@@ -371,8 +391,8 @@ async def apply(
     concurrent: int,
     *,
     quiet: bool,
-) -> None:
-    """Carry the moves out under a progress bar; leaves with code 1 if some failed."""
+) -> str:
+    """Carry the moves out under a progress bar; what failed, in one line, or nothing."""
     from pegel.balance.execution import carry_out
     from pegel.seams.clock import RealClock
 
@@ -395,9 +415,10 @@ async def apply(
         raise
     if outcome.failed:
         partition, why = next(iter(outcome.failed.items()))
-        fail(f"{len(outcome.failed)} of {len(planned)} moves failed; {partition}: {why}")
+        return f"{len(outcome.failed)} of {len(planned)} moves failed; {partition}: {why}"
     if not quiet:
         click.echo(f"moved {len(planned)} partitions")
+    return ""
 
 
 Go = Callable[[Callable[["Progress"], None]], Coroutine[None, None, "Outcome"]]
