@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -29,7 +30,7 @@ from pegel.protocol.messages.fetch import (
 from pegel_broker.log.errors import LogError
 from pegel_broker.replication.hosted import HostedPartition
 from pegel_broker.replication.partition import Follower
-from pegel_broker.replication.throttle import CatchUpPace, RateLimit
+from pegel_broker.replication.throttle import CatchUpPace, Quickest, RateLimit
 
 if TYPE_CHECKING:
     from pegel_broker.replication.manager import ReplicaManager
@@ -75,6 +76,9 @@ class Paced:
 
     limit: RateLimit
     turn: asyncio.Lock
+    pace: CatchUpPace
+    # Log end offsets of all that they copy, summed up, and records that are still to come.
+    standing: Callable[[], tuple[int, int]]
 
 
 class ReplicaFetcher:
@@ -87,7 +91,7 @@ class ReplicaFetcher:
         self.leader_id = leader_id
         self._manager = manager
         self._paced = paced
-        self._pace = CatchUpPace()
+        self._quickest = Quickest()
         self._loop = asyncio.get_running_loop()
         self._partitions: dict[Key, _Following] = {}
         self._dirty: dict[Key, None] = {}
@@ -118,7 +122,7 @@ class ReplicaFetcher:
         self._appended[key] = following
         self._forgotten.pop(key, None)
         self._touch(key)
-        self._pace.on_more()
+        self._on_change()
         truncation = hosted.log.truncation
         if truncation is not None:
             # For an earlier leader. The log end that is about to be cut off may not be claimed.
@@ -143,9 +147,14 @@ class ReplicaFetcher:
     def remove(self, hosted: HostedPartition) -> None:
         key = (hosted.topic_id, hosted.core.partition)
         if self._partitions.pop(key, None) is not None:
+            self._on_change()
             self._dirty.pop(key, None)
             self._forgotten[key] = None
             self._changed.set()
+
+    def _on_change(self) -> None:
+        if self._paced is not None:
+            self._paced.pace.on_change()
 
     def on_stable(self, hosted: HostedPartition) -> None:
         """Everything appended to the follower's log may be claimed."""
@@ -180,7 +189,7 @@ class ReplicaFetcher:
                     else:
                         async with self._paced.turn:
                             await self._round(connection)
-                            await self._rest(self._paced.limit)
+                            await self._rest(self._paced)
                     back_off = BACK_OFF_MIN
                     continue
             except (PegelError, OSError) as error:
@@ -215,26 +224,28 @@ class ReplicaFetcher:
             self._appended.clear()
         return waiting
 
-    async def _rest(self, limit: RateLimit) -> None:
+    async def _rest(self, paced: Paced) -> None:
         """After a round of a paced fetcher: its limit is KIP-73's where one is set."""
         now = self._manager.clock.monotonic()
         taken, self._taken = self._taken, 0
+        limit, pace = paced.limit, paced.pace
         if limit.limited:
             limit.take(now, taken)
             rest = limit.wait(now)
-        elif taken < self._pace.slice_bytes // 2:
+        elif taken < pace.slice_bytes // 2:
             return  # it has all there was: to join the ISR it has to stay close
         else:
             took, held = now - self._round_began, now - self._answered_at
-            rest = self._pace.rest(now, took, held, self._lag())
+            if pace.review_due(now):
+                pace.review(now, *paced.standing())
+            rest = pace.rest(took, self._quickest.of(now, took, pace.slice_bytes), held)
         await asyncio.sleep(min(rest, REST_MAX))
 
-    def _lag(self) -> int:
-        """Records between this broker's replicas and what their leader has committed."""
-        return sum(
-            max(0, f.leader_high_watermark - f.hosted.log.log_end_offset)
-            for f in self._partitions.values()
-        )
+    def standing(self) -> tuple[int, int]:
+        """Log end offsets of what it follows, summed up, and records behind the leader."""
+        logs = [(f.hosted.log.log_end_offset, f) for f in self._partitions.values()]
+        lag = sum(max(0, f.leader_high_watermark - end) for end, f in logs)
+        return sum(end for end, _ in logs), lag
 
     async def _connect(self) -> Connection | None:
         if self._connection is not None and not self._connection.closed:
@@ -350,7 +361,7 @@ class ReplicaFetcher:
             min_bytes=1,
             max_bytes=options.fetch_response_max_bytes
             if self._paced is None
-            else self._pace.slice_bytes,
+            else self._paced.pace.slice_bytes,
             session_id=self._session_id,
             session_epoch=self._session_epoch,
             topics=[FetchTopic(topic_id=t, partitions=p) for t, p in by_topic.items()],

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from pegel_broker.replication.fetcher import Paced, ReplicaFetcher
 from pegel_broker.replication.hosted import HostedPartition
 from pegel_broker.replication.partition import Follower
-from pegel_broker.replication.throttle import RateLimit
+from pegel_broker.replication.throttle import CatchUpPace, RateLimit
 
 if TYPE_CHECKING:
     from pegel_broker.replication.manager import ReplicaManager
@@ -27,7 +27,7 @@ class ReplicaFetchers:
 
     def __init__(self, manager: ReplicaManager) -> None:
         self.limit = RateLimit()  # follower.replication.throttled.rate
-        self._paced = Paced(self.limit, asyncio.Lock())
+        self._paced = Paced(self.limit, asyncio.Lock(), CatchUpPace(), self._standing)
         self._manager = manager
         self._fetchers: dict[_Key, ReplicaFetcher] = {}
         self._closing: dict[asyncio.Task[None], None] = {}
@@ -53,6 +53,11 @@ class ReplicaFetchers:
         fetcher = self._fetchers.get((hosted.core.state.leader_id, hosted.paced))
         if fetcher is not None:
             fetcher.on_stable(hosted)
+
+    def _standing(self) -> tuple[int, int]:
+        """Of all paced fetchers."""
+        found = [f.standing() for (_, paced), f in self._fetchers.items() if paced]
+        return sum(position for position, _ in found), sum(lag for _, lag in found)
 
     def close_idle(self) -> None:
         """End the connections over which nothing is followed any more."""

@@ -23,7 +23,7 @@ LONGEST_REST = 0.25
 SLICE_SECONDS = 0.002
 SLICE_BYTES_MIN = 16 * 1024
 SLICE_BYTES_MAX = 256 * 1024
-REVIEW_SECONDS = 5.0
+REVIEW_SECONDS = 2.0
 
 
 class RateLimit:
@@ -67,80 +67,86 @@ class RateLimit:
 
 
 class CatchUpPace:
-    """The automatic throttle of moves: a small share of the time, less where others are busy.
+    """The automatic throttle of a broker's moves: a small share of the time, less where it is busy.
 
     A move is a background transfer as LEDBAT (RFC 6817) has it: it learns from its own delays.
     A round that takes twice as long as the quickest of late says that clients' requests do so
     too, and halves the share of time that the move works; others let it grow again, slowly. A move
-    that would never end, because records come in faster than it copies them, takes more in spite.
+    most of whose work is to keep up with new records would hardly end, and takes more in spite.
 
     ``slice_bytes`` is how much one round may ask for: no more than the event loop takes in
     within ``SLICE_SECONDS``, whether a batch holds one record or a thousand.
     """
 
-    __slots__ = ("_floor", "_lag", "_quickest", "_reviewed_at", "_share", "slice_bytes")
+    __slots__ = ("_floor", "_reviewed", "_reviewed_at", "_share", "slice_bytes")
 
     def __init__(self) -> None:
         self.slice_bytes = SLICE_BYTES_MIN
         self._share = SHARE_MIN
         self._floor = SHARE_MIN  # what it needs in order to end
-        self._quickest = _Quickest()
-        self._lag: int | None = None
+        self._reviewed: tuple[int, int] | None = None
         self._reviewed_at = float("-inf")
 
-    def on_more(self) -> None:
-        """There is more to copy than at the last review: a lag that grows by it means nothing."""
-        self._lag = None
+    def on_change(self) -> None:
+        """Other partitions are copied than at the last review: nothing can be compared with it."""
+        self._reviewed = None
 
-    def rest(self, now: float, took: float, held: float, lag: int) -> float:
+    def rest(self, took: float, quickest: float, held: float) -> float:
         """Seconds to rest after a full round.
 
         Args:
-            now: on the monotonic clock, in seconds.
             took: seconds of the round, of which it ``held`` the event loop of this broker.
-            lag: records that are still to be copied.
+            quickest: a round with the same leader of late.
         """
-        self._review(now, lag)
-        if took > BUSY_FACTOR * self._quickest.of(now, took):
+        if took > BUSY_FACTOR * quickest:
             self._share /= 2
         else:
             self._share += SHARE_STEP
         self._share = min(max(self._share, SHARE_MIN), SHARE_MAX)
         if held > SLICE_SECONDS:
-            self._resize(max(self.slice_bytes // 2, SLICE_BYTES_MIN))
+            self.slice_bytes = max(self.slice_bytes // 2, SLICE_BYTES_MIN)
         elif held < SLICE_SECONDS / 4:
-            self._resize(min(self.slice_bytes * 2, SLICE_BYTES_MAX))
+            self.slice_bytes = min(self.slice_bytes * 2, SLICE_BYTES_MAX)
         share = max(self._share, self._floor)
         return min(took * (1 / share - 1), LONGEST_REST)
 
-    def _resize(self, size: int) -> None:
-        if size != self.slice_bytes:
-            self.slice_bytes = size
-            self._quickest = _Quickest()  # a round of another size takes another time
+    def review_due(self, now: float) -> bool:
+        return now - self._reviewed_at >= REVIEW_SECONDS
 
-    def _review(self, now: float, lag: int) -> None:
-        if now - self._reviewed_at < REVIEW_SECONDS:
-            return
-        if self._lag is not None and lag >= self._lag:
-            self._floor = min(2 * self._floor, 1.0)
-        self._lag, self._reviewed_at = lag, now
+    def review(self, now: float, position: int, lag: int) -> None:
+        """Whether it gets nearer to its end.
+
+        Args:
+            now: on the monotonic clock, in seconds.
+            position: the log end offsets of all that is copied, summed up.
+            lag: records that are still to be copied.
+        """
+        if self._reviewed is not None:
+            copied, nearer = position - self._reviewed[0], self._reviewed[1] - lag
+            if nearer < copied / 2:
+                self._floor = min(2 * self._floor, 1.0)
+        self._reviewed, self._reviewed_at = (position, lag), now
 
 
-class _Quickest:
-    """The smallest of the values of late: of this window of time and the one before."""
+class Quickest:
+    """The shortest round of late: of this window of time and the one before."""
 
-    __slots__ = ("_began_at", "_last", "_this")
+    __slots__ = ("_began_at", "_last", "_size", "_this")
 
     def __init__(self) -> None:
+        self._size = 0
         self._began_at = float("-inf")
         self._this = self._last = float("inf")
 
-    def of(self, now: float, value: float) -> float:
-        """The smallest, this ``value`` included."""
-        if now - self._began_at >= QUICKEST_WINDOW_SECONDS:
+    def of(self, now: float, took: float, size: int) -> float:
+        """The shortest, this one included; one of another ``size`` is not comparable."""
+        if size != self._size:
+            self._size, self._began_at, self._this = size, now, float("inf")
+            self._last = float("inf")
+        elif now - self._began_at >= QUICKEST_WINDOW_SECONDS:
             self._began_at = now
-            self._last, self._this = self._this, value
-        self._this = min(self._this, value)
+            self._last, self._this = self._this, float("inf")
+        self._this = min(self._this, took)
         return min(self._this, self._last)
 
 

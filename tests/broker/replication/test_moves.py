@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from pegel_broker.replication.throttle import (
     LONGEST_REST,
+    QUICKEST_WINDOW_SECONDS,
     REVIEW_SECONDS,
     SHARE_MAX,
     SHARE_MIN,
@@ -18,6 +19,7 @@ from pegel_broker.replication.throttle import (
     SLICE_SECONDS,
     UNLIMITED,
     CatchUpPace,
+    Quickest,
     RateLimit,
     throttled_replicas,
 )
@@ -184,63 +186,74 @@ def test_no_limit_never_waits() -> None:
     assert limit.wait(0.0) == 0.0
 
 
-def rests(pace: CatchUpPace, rounds: int, took: float, *, lag: int = 0, at: float = 0.0) -> float:
-    """The last rest of so many rounds, half a second apart, each one record nearer to the end."""
-    rest = 0.0
-    for n in range(rounds):
-        rest = pace.rest(at + n / 2, took, SLICE_SECONDS / 2, lag + rounds - n)
-    return rest
+HELD = SLICE_SECONDS / 2  # neither more nor less may be asked for
 
 
-def test_a_move_at_leisure_works_its_share_of_the_time_however_long_it_takes() -> None:
+def rests(pace: CatchUpPace, rounds: int, took: float, quickest: float = 0.001) -> float:
+    """The last rest of so many rounds."""
+    return [pace.rest(took, quickest, HELD) for _ in range(rounds)][-1]
+
+
+def test_a_move_at_leisure_works_its_share_of_the_time() -> None:
     pace = CatchUpPace()
-    first = pace.rest(0.0, 0.001, SLICE_SECONDS / 2, 10**9)
-    assert first > 0.001 * (1 / SHARE_MAX - 1), "it begins gently"
-    for hour in range(3):
-        rest = rests(pace, 7200, 0.001, lag=10**9 - 7200 * hour, at=3600.0 * hour)
-        assert rest == pytest.approx(0.001 * (1 / SHARE_MAX - 1))
+    assert rests(pace, 1, 0.001) > 0.001 * (1 / SHARE_MAX - 1), "it begins gently"
+    assert rests(pace, 100, 0.001) == pytest.approx(0.001 * (1 / SHARE_MAX - 1))
 
 
 def test_a_move_yields_where_its_rounds_take_longer_and_comes_back() -> None:
     pace = CatchUpPace()
     rests(pace, 100, 0.001)
-    assert rests(pace, 3, 0.003, at=50.0) == pytest.approx(0.003 * (1 / SHARE_MIN - 1))
-    assert rests(pace, 1, 10.0, at=52.0) == LONGEST_REST
-    assert rests(pace, 100, 0.001, at=53.0) == pytest.approx(0.001 * (1 / SHARE_MAX - 1))
+    assert rests(pace, 3, 0.003) == pytest.approx(0.003 * (1 / SHARE_MIN - 1))
+    assert rests(pace, 1, 10.0) == LONGEST_REST
+    assert rests(pace, 100, 0.001) == pytest.approx(0.001 * (1 / SHARE_MAX - 1))
 
 
 def test_rounds_that_have_become_longer_for_good_are_the_new_measure() -> None:
-    pace = CatchUpPace()
-    rests(pace, 100, 0.001)
-    assert rests(pace, 300, 0.003, at=50.0) == pytest.approx(0.003 * (1 / SHARE_MAX - 1))
+    quickest = Quickest()
+    assert [quickest.of(n, 0.003 + n / 1000, 1) for n in range(3)] == [0.003] * 3
+    assert quickest.of(QUICKEST_WINDOW_SECONDS, 0.007, 1) == 0.003
+    assert quickest.of(2 * QUICKEST_WINDOW_SECONDS, 0.008, 1) == 0.007
+    assert quickest.of(2 * QUICKEST_WINDOW_SECONDS, 0.009, 2) == 0.009, "of another size"
 
 
-def test_a_move_that_would_never_end_rests_no_more() -> None:
-    pace, last = CatchUpPace(), LONGEST_REST
-    for n in range(8):
-        rest = pace.rest(REVIEW_SECONDS * n, 0.001, 0.0, 500 + n)
-        assert rest <= last
-        last = rest
-    assert last == 0.0
+def reviewed(pace: CatchUpPace, came_in: int, copied: int, times: int = 20) -> float:
+    """The rest after so many reviews, with so many records between two of them."""
+    position, lag = 0, 10**9
+    for n in range(times):
+        now = n * REVIEW_SECONDS
+        assert pace.review_due(now)
+        pace.review(now, position, lag)
+        assert not pace.review_due(now + REVIEW_SECONDS / 2)
+        position, lag = position + copied, lag + came_in - copied
+    return rests(pace, 100, 0.001)
+
+
+def test_a_move_that_gets_nearer_keeps_its_pace_however_long_it_takes() -> None:
+    assert reviewed(CatchUpPace(), 400, 1000, 10_000) == pytest.approx(0.001 * (1 / SHARE_MAX - 1))
+
+
+@pytest.mark.parametrize("came_in", [600, 1000, 5000])
+def test_a_move_that_would_hardly_end_rests_no_more(came_in: int) -> None:
+    assert reviewed(CatchUpPace(), came_in, 1000) == 0.0
 
 
 def test_a_lag_that_grows_because_there_is_more_to_copy_hurries_nobody() -> None:
     pace = CatchUpPace()
-    for n in range(200):
-        pace.on_more()
-        rest = pace.rest(REVIEW_SECONDS * n, 0.001, 0.0, 500 + n)
-    assert rest == pytest.approx(0.001 * (1 / SHARE_MAX - 1))
+    for n in range(20):
+        pace.on_change()
+        pace.review(REVIEW_SECONDS * n, 1000 * n, 5000 * n)
+    assert rests(pace, 100, 0.001) == pytest.approx(0.001 * (1 / SHARE_MAX - 1))
 
 
 def test_a_round_asks_for_what_the_event_loop_takes_in_in_time() -> None:
     pace = CatchUpPace()
     for _ in range(10):
-        pace.rest(0.0, 0.001, 0.0, 0)
+        pace.rest(0.001, 0.001, 0.0)
     assert pace.slice_bytes == SLICE_BYTES_MAX
-    pace.rest(0.0, 0.010, 2 * SLICE_SECONDS, 0)
+    pace.rest(0.010, 0.010, 2 * SLICE_SECONDS)
     assert pace.slice_bytes == SLICE_BYTES_MAX // 2
     for _ in range(10):
-        pace.rest(0.0, 0.010, 2 * SLICE_SECONDS, 0)
+        pace.rest(0.010, 0.010, 2 * SLICE_SECONDS)
     assert pace.slice_bytes == SLICE_BYTES_MIN
 
 
