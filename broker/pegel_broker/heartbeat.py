@@ -130,9 +130,13 @@ class BrokerSession:
 
     async def _register(self) -> None:
         while True:
-            response = await self._channel.call(
-                "register_broker", self._registration, REGISTER_TIMEOUT
-            )
+            try:
+                response = await self._channel.call(
+                    "register_broker", self._registration, REGISTER_TIMEOUT
+                )
+            except ControllerUnavailableError:
+                self._channel.drop()  # it hangs: another may be active by now
+                raise
             assert isinstance(response, m.RegisterBrokerResponse)
             if not response.error:
                 self.broker_epoch = response.broker_epoch

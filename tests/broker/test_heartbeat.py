@@ -48,6 +48,7 @@ class Controller:
         self.takes = 0.0  # how long an answer is under way
         self.epoch = 10
         self.drops = 0
+        self.hangs = False
 
     def named(self, method: str) -> list[Any]:
         return [request for name, request in self.calls if name == method]
@@ -59,6 +60,8 @@ class Controller:
         await asyncio.sleep(0)
         self.clock.now += self.takes
         if method == "register_broker":
+            if self.hangs:
+                raise ControllerUnavailableError("no answer")
             self.epoch += 1
             return m.RegisterBrokerResponse(broker_epoch=self.epoch)
         if method == "resign":
@@ -72,6 +75,7 @@ class Controller:
 
     def drop(self) -> None:
         self.drops += 1
+        self.hangs = False  # the next connection leads to another
 
 
 class Session:
@@ -365,5 +369,18 @@ def test_a_broker_with_something_to_tell_is_not_elected_before_it_is_told() -> N
         s.session.wake()
         await s.beats(3)
         assert not s.controller.named("heartbeat")[-1].wants_fence
+
+    _run(main)
+
+
+def test_a_broker_leaves_a_controller_that_hangs_before_it_has_registered() -> None:
+    """It stayed with it for ever, and asked nobody else (seed 2779)."""
+
+    async def main(s: Session) -> None:
+        s.controller.hangs = True
+        s.session.start()
+        await s.beats(1)
+        assert s.controller.drops == 1
+        assert len(s.controller.named("register_broker")) == 2
 
     _run(main)
