@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
@@ -206,6 +207,38 @@ def test_snapshots_shorten_the_log_and_bring_a_late_node_up(tmp_path: Path) -> N
         await machine.until(lambda: len(machine.commands) == 180)
 
     run(tmp_path, test, options, nodes=(1, 2))
+
+
+def test_the_disk_of_a_voter_stays_small_however_much_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that an arbiter stores: the log since the last snapshot, and two snapshots at most."""
+    after, segment, entry, at_a_time = 100_000, 50_000, 2_000, 20
+    options = RaftOptions(snapshot_after_bytes=after, segment_bytes=segment)
+    state_bytes = 10 * entry  # a state that does not grow, as that of a cluster whose leaders move
+    monkeypatch.setattr(Machine, "snapshot", lambda self: b",".join(self.commands[-10:]))
+    # The log up to a snapshot, what comes in until it is written, and segments that end later.
+    bound = after + 4 * at_a_time * entry + 2 * segment + 3 * state_bytes
+
+    def held(node_id: int) -> int:
+        total = 0
+        for file in (tmp_path / str(node_id)).iterdir():
+            with contextlib.suppress(FileNotFoundError):  # a segment that goes meanwhile
+                total += file.stat().st_size
+        return total
+
+    async def test(cluster: Cluster) -> None:
+        leader = await cluster.leader()
+        peak = 0
+        for i in range(50):
+            commands = [b"%d" % (i * at_a_time + n) for n in range(at_a_time)]
+            async with asyncio.TaskGroup() as group:
+                for command in commands:
+                    group.create_task(leader.propose(command.rjust(entry, b"0")))
+            peak = max(peak, *(held(n) for n in (1, 2, 3)))
+        assert after < peak < bound, "of 2,000,000 bytes written"
+
+    run(tmp_path, test, options)
 
 
 def test_leadership_is_handed_over(tmp_path: Path) -> None:
