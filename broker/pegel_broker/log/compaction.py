@@ -11,8 +11,9 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from pegel.record.batch import BatchHeader, iter_batches
-from pegel.record.compression import Buffer
+from pegel.protocol.errors import ErrorCode
+from pegel.record.batch import BatchHeader, compute_crc, iter_batches
+from pegel.record.compression import Buffer, CorruptBatchError
 from pegel.record.retain import keyed_records, retain_records
 
 # Keys that one pass can tell apart, at roughly 180 bytes each; the rest waits for the next pass.
@@ -48,14 +49,19 @@ class KeyMap:
         """Take a batch in; False where it has no room any more (one batch always has).
 
         Raises:
-            CorruptBatchError: its records cannot be read.
+            CorruptBatchError: it is not what was written.
         """
+        _check_crc(buffer, position, header)
         if self._last and len(self._last) + header.record_count > self._limit:
             return False
         # Transactions: an aborted record supersedes nothing, and who aborted is told elsewhere.
         if not header.is_control and not header.is_transactional:
             last = self._last
-            for offset, key in keyed_records(buffer, position, header):
+            try:
+                found = list(keyed_records(buffer, position, header))
+            except CorruptBatchError:
+                found = []  # see `_compact_batch`
+            for offset, key in found:
                 if key is not None:
                     last[_name(key)] = offset
         self.end_offset = header.next_offset
@@ -83,7 +89,7 @@ def compact(
     ends where the next one begins.
 
     Raises:
-        CorruptBatchError: a batch cannot be read.
+        CorruptBatchError: a batch is not what was written.
     """
     kept: list[tuple[Buffer, BatchHeader]] = []
     for position, header in iter_batches(chunk):
@@ -116,12 +122,28 @@ def _compact_batch(
             return False
         return not (is_tombstone and expired)
 
+    whole = memoryview(chunk)[position : position + header.size]
+    # What is written anew gets a checksum of its own, which must not vouch for a flipped bit.
+    _check_crc(chunk, position, header)
     if not header.record_count:
-        return memoryview(chunk)[position : position + header.size] if keep_empty else None
-    return retain_records(
-        chunk, position, header, keep,
-        delete_horizon_ms=rules.now_ms + rules.delete_retention_ms, keep_empty=keep_empty,
-    )  # fmt: skip
+        return whole if keep_empty else None
+    try:
+        return retain_records(
+            chunk, position, header, keep,
+            delete_horizon_ms=rules.now_ms + rules.delete_retention_ms, keep_empty=keep_empty,
+        )  # fmt: skip
+    except CorruptBatchError:
+        # Records are opaque to a broker that takes them in, so a client may have written what
+        # nobody can read. It stays as it is: no reason to give the replica up.
+        return whole
+
+
+def _check_crc(buffer: Buffer, position: int, header: BatchHeader) -> None:
+    if compute_crc(buffer, position, header.size) != header.crc:
+        raise CorruptBatchError(
+            ErrorCode.CORRUPT_MESSAGE,
+            f"the checksum of the batch at offset {header.base_offset} is wrong",
+        )
 
 
 class SegmentSpan(NamedTuple):

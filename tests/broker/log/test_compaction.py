@@ -7,10 +7,11 @@ import contextlib
 import copy
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
-from pegel.record.batch import iter_batches, read_header
+from pegel.record.batch import HEADER_SIZE, compute_crc, iter_batches, read_header
 from pegel.record.compression import Codec
 from pegel.record.decode import decode_batch
 from pegel.record.encode import encode_batch
@@ -382,3 +383,49 @@ def test_long_keys_have_names_that_no_short_key_has() -> None:
     assert not keys.is_superseded(long, 2)
     assert not keys.is_superseded(b"k" * 41, 0)
     assert (len(keys), keys.end_offset) == (2, 3)
+
+
+@pytest.mark.parametrize("codec", [Codec.NONE, Codec.GZIP])
+def test_what_nobody_can_read_stays_as_it_was_written(codec: Codec) -> None:
+    """Records are opaque to a broker: their client may have written anything."""
+
+    async def main() -> None:
+        h = Harness()
+        manager = await h.manager(_compacted())
+        log = manager.create("t", 0, TOPIC_ID)
+        await _fill(log, _updates(5, 60, 4), codec)
+        garbage = _batch([(b"key-1", b"unreadable")], codec=codec)
+        garbage[HEADER_SIZE:] = b"\xff" * (len(garbage) - HEADER_SIZE)
+        garbage[17:21] = compute_crc(garbage, 0, len(garbage)).to_bytes(4, "big")
+        # Taken in before the topic was compacted: a leader of a compacted topic looks for keys.
+        log.config = replace(log.config, compact_policy=False)
+        log.append_as_leader(garbage, 0, NOW)
+        log.config = replace(log.config, compact_policy=True)
+        await _fill(log, _updates(6, 60, 4), codec)
+        assert await Cleaner(h.world, manager, 1.0).clean_dirtiest()
+        assert log.offline is None
+        assert log.cleaned_offset > 61
+        data = await read_all(log)
+        pieces = {b.base_offset: data[at : at + b.size] for at, b in iter_batches(data)}
+        assert pieces[60][HEADER_SIZE:] == garbage[HEADER_SIZE:]
+        assert sum(offset < 60 for offset in pieces) < 10, "the others were compacted"
+
+    asyncio.run(main())
+
+
+def test_a_flipped_bit_is_not_given_a_checksum_that_vouches_for_it() -> None:
+    async def main() -> None:
+        h = Harness()
+        manager = await h.manager(_compacted())
+        log = manager.create("t", 0, TOPIC_ID)
+        await _fill(log, _updates(7, 60, 4), Codec.NONE)
+        name = f"{PATH}/t-0/{0:020d}.log"
+        h.disk.files[name].data[HEADER_SIZE + 15] ^= 0x40
+        before = bytes(h.disk.files[name].data)
+        await Cleaner(h.world, manager, 1.0).clean_dirtiest()
+        assert log.offline is not None
+        assert "checksum of the batch at offset 0 is wrong" in log.offline
+        assert name in log.offline
+        assert bytes(h.disk.files[name].data) == before
+
+    asyncio.run(main())
