@@ -80,6 +80,9 @@ async def _produce_in_trouble(cluster: FakeCluster, client: AsyncClient) -> None
     cluster.script(ApiKey.METADATA, Fault.DROP)
     await client.send("t", b"one")
     await client.send_many("t", [b"two", b"three"])
+    cluster.script(ApiKey.PRODUCE, Fault.DROP, ErrorCode.NOT_LEADER_OR_FOLLOWER)
+    await client.send("t", b"four", timeout=1.0)
+    await client.send("t", b"five")
 
 
 async def _consume(cluster: FakeCluster, client: AsyncClient) -> None:

@@ -24,6 +24,7 @@ from pegel.producer.checks import (
     record_size,
     record_sizes,
 )
+from pegel.producer.lookups import TopicLookups
 from pegel.producer.partitioner import KeyPartitioner, StickyPartitioner
 from pegel.producer.sender import Sender
 from pegel.types import Headers, RecordMetadata, SendResult
@@ -44,6 +45,7 @@ class Producer:
     def __init__(self, cluster: Cluster, options: ProducerOptions) -> None:
         self._cluster, self._options = cluster, options
         self._view = cluster.metadata.view
+        self._lookups = TopicLookups(cluster)
         self._sender = Sender(cluster, options)
         self._keys = KeyPartitioner()
         self._sticky = StickyPartitioner(cluster.random)
@@ -148,7 +150,7 @@ class Producer:
     ) -> _Place | None:
         """Put a record into its batch, or ``None`` where something must be waited for."""
         known = self._view.topics.get(topic)
-        if known is None or self._closed:
+        if known is None or self._closed or self._lookups.hold(topic):
             return None
         count = len(known.partitions)
         if partition is not None:
@@ -326,10 +328,9 @@ class Producer:
     async def _partitions(self, topic: str) -> int:
         if self._closed:
             raise ClosedError("the producer is closed")
-        known = self._cluster.metadata.view.topics.get(topic)
-        if known is None:
-            create = self._cluster.options.auto_create_topics
-            known = await self._cluster.metadata.topic(topic, create=create)
+        known = self._view.topics.get(topic)
+        if known is None or self._lookups.hold(topic):
+            known = await self._lookups.wait(topic)
         return len(known.partitions)
 
     def _sticky_partition(self, topic: str, count: int, size: int) -> int:

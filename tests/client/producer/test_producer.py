@@ -91,6 +91,41 @@ def test_calls_of_one_turn_share_a_batch_and_a_request() -> None:
     _run(body)
 
 
+def test_calls_before_the_topic_is_known_are_written_in_their_order() -> None:
+    """Also a call that comes when the answer is there and the first have not gone on yet."""
+
+    async def body(cluster: FakeCluster, client: AsyncClient) -> None:
+        async with client.producer() as producer:
+            calls = [asyncio.create_task(producer.send("t", b"%03d" % i)) for i in range(100)]
+            view = client._cluster.metadata.view
+            while "t" not in view.topics:
+                await asyncio.sleep(0)
+            for i in range(100, 110):
+                calls.append(asyncio.create_task(producer.send("t", b"%03d" % i)))
+                await asyncio.sleep(0)
+            await asyncio.gather(*calls)
+        assert _values(cluster) == [b"%03d" % i for i in range(110)]
+
+    _run(body)
+
+
+def test_who_waits_for_a_topic_may_be_cancelled_and_hears_that_there_is_none() -> None:
+    async def body(cluster: FakeCluster, client: AsyncClient) -> None:
+        async with client.producer() as producer:
+            calls = [asyncio.create_task(producer.send("t", b"%d" % i)) for i in range(4)]
+            await asyncio.sleep(0)
+            calls[0].cancel()
+            calls[2].cancel()
+            done = await asyncio.gather(*calls, return_exceptions=True)
+            assert [isinstance(d, asyncio.CancelledError) for d in done] == [True, False] * 2
+            lost = [asyncio.create_task(producer.send("nope", b"v")) for _ in range(3)]
+            for error in await asyncio.gather(*lost, return_exceptions=True):
+                assert isinstance(error, TopicNotFoundError)
+        assert _values(cluster) == [b"1", b"3"]
+
+    _run(body)
+
+
 RETRIED = [
     Fault.DROP,
     Fault.DROP_AFTER,
