@@ -121,7 +121,7 @@ class Admin(GroupAdmin, QuorumAdmin, ReassignmentAdmin, RecordAdmin):
         response = await self._cluster.ask_any(request, CreateTopicsResponse, timeout=wait + 1.0)
         for result in response.topics:
             if result.error_code:
-                raise broker_error(result.error_code, f"topic {name!r}", result.error_message)
+                raise _topic_failed(name, result.error_code, result.error_message)
             return result.topic_id
         raise PegelError(f"the broker did not say whether it created topic {name!r}")
 
@@ -138,7 +138,7 @@ class Admin(GroupAdmin, QuorumAdmin, ReassignmentAdmin, RecordAdmin):
         response = await self._cluster.ask_any(request, DeleteTopicsResponse, timeout=wait + 1.0)
         for result in response.responses:
             if result.error_code:
-                raise broker_error(result.error_code, f"topic {name!r}", result.error_message)
+                raise _topic_failed(name, result.error_code, result.error_message)
         self._cluster.metadata.view.forget(name)
 
     @soon_known
@@ -158,7 +158,7 @@ class Admin(GroupAdmin, QuorumAdmin, ReassignmentAdmin, RecordAdmin):
         )
         for result in response.results:
             if result.error_code:
-                raise broker_error(result.error_code, f"topic {name!r}", result.error_message)
+                raise _topic_failed(name, result.error_code, result.error_message)
         self._cluster.metadata.request_refresh()
 
     async def list_topics(
@@ -421,12 +421,12 @@ def _source(number: int) -> ConfigSource:
         return ConfigSource.UNKNOWN
 
 
-def _topic_failed(name: str, code: int) -> PegelError:
+def _topic_failed(name: str, code: int, detail: str | None = None) -> PegelError:
     if code == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION:
         return TopicNotFoundError(
             f"there is no topic {name!r}; `pegel topics list` shows those that exist"
         )
-    return broker_error(code, f"topic {name!r}")
+    return broker_error(code, f"topic {name!r}", detail)
 
 
 def _describe(topic: MetadataResponseTopic) -> TopicDescription:

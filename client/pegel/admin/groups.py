@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
-from pegel.admin.base import AdminBase
+from pegel.admin.base import AdminBase, soon_known
 from pegel.admin.lag import oldest_unread
 from pegel.admin.types import GroupDescription, GroupListing, GroupMember, PartitionLag
 from pegel.consumer.coordinator import Coordinator, find_coordinators
@@ -185,6 +185,7 @@ class GroupAdmin(AdminBase):
         wait = self._timeout(timeout)
         return await fetch_offsets(coordinator, chosen, timeout=wait, require_stable=False)
 
+    @soon_known
     async def alter_group_offsets(
         self,
         group: str,

@@ -102,7 +102,9 @@ class ControllerChannel:
         """The active controller's response, within ``timeout`` seconds.
 
         A request is sent again after a lost connection or a change of controller, unless
-        ``retry_sent`` is false: then one that may have been done is not repeated.
+        ``retry_sent`` is false: then one that may have been done is not repeated. The answer
+        NOT_CONTROLLER says that nothing was done: a controller that stops being active while a
+        request waits for its records drops the connection instead of answering.
 
         Raises:
             ControllerUnavailableError: no answer in time.

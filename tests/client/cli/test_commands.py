@@ -169,6 +169,7 @@ def test_a_replica_that_is_being_added_is_not_missing() -> None:
         (("consume", "t", "--since", "yesterday"), 2, "2h"),
         (("consume", "nope"), 1, "topics create"),
         (("produce", "nope"), 1, "topics create"),
+        (("topics", "delete", "nope"), 1, "topics list"),
         (("produce", "t", "--acks", "2"), 2, "acks"),
     ],
 )
