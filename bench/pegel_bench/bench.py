@@ -33,6 +33,8 @@ class Watcher:
     say: Callable[[str], None]
     update: Callable[[str, str, list[dict[str, Any]]], None]
     done: Callable[[Row], None] = lambda row: None
+    # The loads that are about to run together; with none, when they are over.
+    begin: Callable[[list[LoadSpec]], None] = lambda specs: None
 
 
 @dataclass
@@ -123,12 +125,23 @@ class Bench:
 
     def load(self, target: Target, spec: LoadSpec, text: str) -> LoadResult:
         """One load, followed on the screen. Raises PegelError."""
-        return run_workers(
-            spec,
-            self.processes,
-            self.interrupt,
-            lambda phase, figures: self.watcher.update(f"{target.name}, {text}", phase, figures),
-        )
+
+        def watch(phase: str, figures: list[dict[str, Any]]) -> None:
+            # Without a check it is thrown away, and counted nowhere.
+            shown = phase if spec.verify or phase != "measure" else "warm-up"
+            self.watcher.update(f"{target.name}, {text}", shown, figures)
+
+        with self.watched([spec]):
+            return run_workers(spec, self.processes, self.interrupt, watch)
+
+    @contextlib.contextmanager
+    def watched(self, specs: list[LoadSpec]) -> Iterator[None]:
+        """These loads run inside of it."""
+        self.watcher.begin(specs)
+        try:
+            yield
+        finally:
+            self.watcher.begin([])
 
     def warm(self, target: Target, spec: LoadSpec) -> None:
         """Before the first measurement of a target: load of the same kind, thrown away."""

@@ -156,7 +156,7 @@ def run(shared: dict[str, Any], setup: dict[str, Any], work: Callable[[Any], Non
                 metrics.done(row)
 
             bench = Bench(
-                found, Watcher(screen.say, update, done), interrupt, setup,
+                found, Watcher(screen.say, update, done, metrics.begin), interrupt, setup,
                 rounds=shared["rounds"] or (3 if len(found) > 1 else 1),
                 processes=setup.get("processes", 1), replication=replication,
                 min_insync=min_insync, seed=shared["seed"],

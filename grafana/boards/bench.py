@@ -46,11 +46,25 @@ BENCH = Dashboard(
             )
             for quantile in (0.5, 0.99, 0.999)
         ),
+        *(
+            Panel(
+                f"Time until a consumer has it, p{quantile * 100:g}",
+                (q(
+                    f"histogram_quantile({quantile}, sum by (le, acks) (rate("
+                    f"pegel_bench_end_to_end_duration_seconds_bucket{{{N}}}{RATE})))",
+                    "acks={{acks}}", "only `pegel bench end-to-end` consumes what it writes",
+                ),),
+                "s", "a little above the time until acknowledged: a fetch more.",
+                "much above it: fetches wait for bytes (fetch.min.bytes), or the brokers are busy.",
+            )
+            for quantile in (0.5, 0.99, 0.999)
+        ),
         Panel(
             "Requests that are due each second",
             (q(f"sum(pegel_bench_target_rate{{{N}}})", "due"),), "reqps",
-            "what was asked for; 0 in a closed loop.",
-            "it tells only what the bench was asked to do.", width=12,
+            "what was asked for; 0 in a closed loop and between loads.",
+            "sent lags behind it: this machine is too slow for that rate, and the notes of the "
+            "run say so.", width=12,
         ),
     ),
 )  # fmt: skip

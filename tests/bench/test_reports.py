@@ -10,7 +10,7 @@ from rich.console import Console
 
 from pegel_bench.fleet import add_up
 from pegel_bench.load.latencies import Latencies, curve_ms, merge, percentiles_ms
-from pegel_bench.load.spec import LoadResult
+from pegel_bench.load.spec import LoadResult, LoadSpec
 from pegel_bench.report.metrics import Metrics
 from pegel_bench.report.page import page
 from pegel_bench.report.table import ratio_rows, show
@@ -101,25 +101,76 @@ def test_every_plot_is_well_formed_and_escaped() -> None:
     assert "pegel bench &lt;test&gt;" in text
 
 
+def _samples(metrics: Metrics) -> dict[tuple[str, str, str], float]:
+    return {
+        (s.name.removeprefix("pegel_bench_"), s.labels.get("acks", ""), s.labels.get("le", "")):
+        s.value
+        for family in metrics.collect()
+        for s in family.samples
+    }  # fmt: skip
+
+
+def _load(acks: int = -1, rate: float = 0.0) -> LoadSpec:
+    return LoadSpec(bootstrap="", topic="t", acks=acks, rate=rate)
+
+
 def test_metrics_count_what_is_running_and_what_is_done() -> None:
     metrics = Metrics()
+    metrics.begin([_load()])
     buckets = [0] * 17
     buckets[3] = 5
     running = {"sent": 6, "acknowledged": 5, "buckets": buckets, "latency_sum": 0.01}
     metrics.update("pegel, acks all", "measure", [running])
+    metrics.update("pegel, acks all", "verify", [{"checked": 5}])
     finished = row("pegel", 1, 1.0)
     finished.figures |= {"sent": 6, "acknowledged": 5, "lost": 1}
     for step in (False, True):
         if step:
+            metrics.begin([])
             metrics.done(finished)
-        samples = {
-            (s.name, s.labels.get("acks", ""), s.labels.get("le", "")): s.value
-            for family in metrics.collect()
-            for s in family.samples
-        }
-        assert samples["pegel_bench_records_sent_total", "", ""] == 6
-        assert samples["pegel_bench_records_acked_total", "", ""] == 5
-        assert samples["pegel_bench_records_lost_total", "", ""] == step
-        assert samples["pegel_bench_ack_duration_seconds_count", "all", ""] == 5
-        assert samples["pegel_bench_ack_duration_seconds_bucket", "all", "0.001"] == 0
-        assert samples["pegel_bench_ack_duration_seconds_bucket", "all", "0.002"] == 5
+        samples = _samples(metrics)
+        assert samples["records_sent_total", "", ""] == 6
+        assert samples["records_acked_total", "", ""] == 5
+        assert samples["records_lost_total", "", ""] == step
+        assert samples["ack_duration_seconds_count", "all", ""] == 5
+        assert samples["ack_duration_seconds_sum", "all", ""] == 0.01
+        assert samples["ack_duration_seconds_bucket", "all", "0.001"] == 0
+        assert samples["ack_duration_seconds_bucket", "all", "0.002"] == 5
+
+
+def test_times_are_told_by_acknowledgement_and_by_what_ended_them() -> None:
+    metrics = Metrics()
+    buckets = [1] * 17
+    told = {"buckets": buckets, "latency_sum": 1.0, "end_to_end_buckets": buckets,
+            "end_to_end_sum": 2.0}  # fmt: skip
+    for acks in (1, -1):
+        metrics.begin([_load(acks)])
+        metrics.update("", "measure", [told, told])
+        metrics.begin([])
+        metrics.done(row("pegel", 1, 1.0))
+    samples = _samples(metrics)
+    for name in ("1", "all"):
+        assert samples["ack_duration_seconds_count", name, ""] == 34
+        assert samples["end_to_end_duration_seconds_count", name, ""] == 34
+        assert samples["end_to_end_duration_seconds_sum", name, ""] == 4.0
+
+
+def test_the_rate_that_is_asked_for_is_that_of_the_running_loads() -> None:
+    metrics = Metrics()
+    assert _samples(metrics)["target_rate", "", ""] == 0
+    metrics.begin([_load(rate=100.0), _load(rate=50.0)])
+    assert _samples(metrics)["target_rate", "", ""] == 150
+    metrics.begin([])
+    assert _samples(metrics)["target_rate", "", ""] == 0
+
+
+def test_totals_never_go_back_between_rows_of_loads_that_ran_together() -> None:
+    metrics = Metrics()
+    metrics.update("", "measure", [{"sent": 6, "acknowledged": 6}, {"sent": 4, "acknowledged": 4}])
+    seen = [_samples(metrics)["records_sent_total", "", ""]]
+    for sent in (6, 4):
+        one = row("pegel", 1, 1.0)
+        one.figures |= {"sent": sent, "acknowledged": sent}
+        metrics.done(one)
+        seen.append(_samples(metrics)["records_sent_total", "", ""])
+    assert seen == [10, 10, 10]

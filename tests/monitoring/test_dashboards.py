@@ -18,14 +18,15 @@ from grafana.generate import files
 from grafana.panels import Dashboard, Panel
 from pegel.exporter.declared import EXPORTER
 from pegel.metrics.clients import CLIENTS
+from pegel_bench.report.declared import BENCH
 from pegel_broker.metrics.declared import BROKER
 from tests.monitoring.tools import ROOT
 
 UNITS = {
     "short", "s", "bytes", "Bps", "cps", "reqps", "percentunit",
 }  # fmt: skip
-# What no declaration of ours holds: Prometheus' own, its client library's, the bench's.
-OTHERS = re.compile(r"up|time|(process|python)_\w+|pegel_bench_\w+")
+# What no declaration of ours holds: Prometheus' own, and its client library's.
+OTHERS = re.compile(r"up|time|(process|python)_\w+")
 
 
 def _panels() -> Iterator[tuple[Dashboard, Panel]]:
@@ -77,7 +78,7 @@ def test_no_panels_overlap() -> None:
 
 def _known() -> set[str]:
     names: set[str] = set()
-    for catalogue in (BROKER, EXPORTER, CLIENTS):
+    for catalogue in (BROKER, EXPORTER, CLIENTS, BENCH):
         for metric in catalogue:
             names.add(metric.name)
             if metric.kind == "histogram":

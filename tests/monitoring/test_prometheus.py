@@ -46,7 +46,7 @@ def _panels() -> list[tuple[str, str, str]]:
     ]
 
 
-JOBS = {"pegel", "pegel-exporter", "pegel-clients"}
+JOBS = {"pegel", "pegel-exporter", "pegel-clients", "pegel-bench"}
 
 
 @pytest.fixture(scope="module")
@@ -54,26 +54,36 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     directory: Path = tmp_path_factory.mktemp("prometheus")
     settings = {"group.initial.rebalance.delay.ms": "100", "offsets.topic.num.partitions": "4"}
     with LocalCluster(brokers=3, settings=settings) as cluster:
-        exporter_port = free_port()
-        exporter = subprocess.Popen(
-            [sys.executable, "-m", "pegel", "exporter", "-b", cluster.bootstrap,
-             "--listen", f"127.0.0.1:{exporter_port}", "--interval", "0.5"],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        exporter_port, bench_port = free_port(), free_port()
+        commands = (
+            ("exporter", "--listen", f"127.0.0.1:{exporter_port}", "--interval", "0.5"),
+            ("bench", "end-to-end", "--rate", "200", "--seconds", "200", "--partitions", "1",
+             "--acks", "1", "--prometheus", f"{bench_port}"),
         )  # fmt: skip
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-m", "pegel", *command, "-b", cluster.bootstrap],
+                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            )
+            for command in commands
+        ]  # fmt: skip
         try:
             with Load(cluster.bootstrap) as load:
                 targets = {
                     "pegel": [node.http for node in cluster.nodes.values()],
                     "pegel-exporter": [f"127.0.0.1:{exporter_port}"],
                     "pegel-clients": [load.address],
+                    "pegel-bench": [f"127.0.0.1:{bench_port}"],
                 }
                 with Stack(directory, targets, speed=20) as started:
-                    started.until(lambda: started.up() == 5, "all targets are scraped")
+                    started.until(lambda: started.up() == 6, "all targets are scraped")
                     load.run(12.0)
                     yield started
         finally:
-            exporter.send_signal(signal.SIGTERM)
-            exporter.wait(10)
+            for process in processes:
+                process.send_signal(signal.SIGTERM)
+            for process in processes:
+                process.wait(30)
 
 
 def test_every_panel_has_data_or_says_why_not(stack: Stack) -> None:

@@ -98,6 +98,11 @@ class _RawEndToEnd(RawProduce):
                         self._consumed.add(now - due)
             self._ask(link)
 
+    def _more(self) -> dict[str, object]:
+        return {
+            "end_to_end_buckets": self._consumed.buckets, "end_to_end_sum": self._consumed.total,
+        }  # fmt: skip
+
     def _drain(self) -> None:
         super()._drain()
         deadline = time.perf_counter() + self.spec.drain
@@ -169,8 +174,7 @@ class _OwnEndToEnd:
                 tasks.add(task)
                 task.add_done_callback(tasks.discard)
                 if self._control.due(due):
-                    self._control.progress("measure", sent=result.sent,
-                                           acknowledged=result.acknowledged)  # fmt: skip
+                    self._tell()
                 if self._control.stopped:
                     break
             if tasks:
@@ -183,6 +187,15 @@ class _OwnEndToEnd:
                 )
             except TimeoutError:
                 result.notes.append("the consumer did not get everything in time")
+            self._tell()
+
+    def _tell(self) -> None:
+        self._control.progress(
+            "measure" if self._result.sent else "warm-up",
+            sent=self._result.sent, acknowledged=self._result.acknowledged,
+            buckets=self._acknowledged.buckets, latency_sum=self._acknowledged.total,
+            end_to_end_buckets=self._consumed.buckets, end_to_end_sum=self._consumed.total,
+        )  # fmt: skip
 
     async def _send(
         self, producer: pegel.Producer, value: bytes, partition: int, due: float, number: int

@@ -221,13 +221,20 @@ class RawProduce:
 
     def _tick(self, now: float) -> bool:
         if self.control.due(now):
-            r = self.result
-            self.control.progress(
-                "measure" if self._measuring else "warm-up",
-                sent=r.sent, acknowledged=r.acknowledged, bytes=r.bytes, failed=r.failed,
-                buckets=self.latencies.buckets, latency_sum=self.latencies.total,
-            )  # fmt: skip
+            self._tell()
         return self.control.stopped
+
+    def _tell(self) -> None:
+        r = self.result
+        self.control.progress(
+            "measure" if self._measuring else "warm-up",
+            sent=r.sent, acknowledged=r.acknowledged, bytes=r.bytes, failed=r.failed,
+            buckets=self.latencies.buckets, latency_sum=self.latencies.total, **self._more(),
+        )  # fmt: skip
+
+    def _more(self) -> dict[str, object]:
+        """What else there is to tell (for subclasses)."""
+        return {}
 
     # -- sending and receiving
 
@@ -323,6 +330,7 @@ class RawProduce:
         from pegel_bench.load.worker import check
 
         result, spec = self.result, self.spec
+        self._tell()  # all of it, before the check takes its time
         for link in self._links:
             self._selector.unregister(link.socket)
             link.socket.close()

@@ -1,4 +1,4 @@
-"""The bench metrics for Prometheus, served while a run goes on (names as in the dashboards)."""
+"""The bench metrics for Prometheus, served while a run goes on."""
 
 from __future__ import annotations
 
@@ -8,11 +8,25 @@ from collections.abc import Iterator
 from typing import Any
 
 from prometheus_client import CollectorRegistry, start_http_server
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
+from pegel.metrics import Histogram, Metric, Reading
+from pegel.metrics.exposition import families
 from pegel_bench.load.latencies import BUCKETS
+from pegel_bench.load.spec import LoadSpec
+from pegel_bench.report import declared as d
 from pegel_bench.result import Row
+
+_ACKS = {0: "0", 1: "1", -1: "all"}
+# Metric, and what its figure is called in progress and in rows.
+_COUNTED = (
+    (d.sent, "sent"), (d.acknowledged, "acknowledged"), (d.lost, "lost"), (d.duplicated, "doubled"),
+)  # fmt: skip
+# Metric, and where a worker's progress has its counts by bucket and its sum.
+_TIMED = (
+    (d.ack_duration, "buckets", "latency_sum"),
+    (d.end_to_end_duration, "end_to_end_buckets", "end_to_end_sum"),
+)
 
 
 class Metrics(Collector):
@@ -20,13 +34,14 @@ class Metrics(Collector):
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._done = {"sent": 0.0, "acknowledged": 0.0, "lost": 0.0, "duplicated": 0.0}
+        self._done: dict[str, float] = dict.fromkeys((key for _, key in _COUNTED), 0.0)
         self._running: dict[str, float] = {}
-        # acks → counts by bucket, sum of seconds
-        self._acks: dict[str, tuple[list[int], float]] = {}
-        self._now: tuple[str, list[int], float] | None = None
-        self._end_to_end: dict[str, list[tuple[float, float]]] = {}
-        self._target_rate = 0.0
+        self._shown = dict(self._done)
+        self._acks = "all"
+        self._rate = 0.0
+        # By metric and acks; of the running load by metric alone.
+        self._times: dict[Metric, dict[str, Histogram]] = {metric: {} for metric, *_ in _TIMED}
+        self._now: dict[Metric, Histogram] = {}
 
     @contextlib.contextmanager
     def serving(self, port: int) -> Iterator[int]:
@@ -41,74 +56,72 @@ class Metrics(Collector):
             server.server_close()
             thread.join(5.0)
 
+    def begin(self, specs: list[LoadSpec]) -> None:
+        """Loads that are about to run together; none: what ran is over."""
+        with self._lock:
+            self._keep()
+            self._acks = _ACKS[specs[0].acks] if specs else self._acks
+            self._rate = sum(spec.rate for spec in specs)
+
     def update(self, text: str, phase: str, workers: list[dict[str, Any]]) -> None:
         """The latest progress of the running load."""
-        if phase not in {"warm-up", "measure"}:
+        if phase != "measure":
             return
         with self._lock:
             self._running = {
                 name: sum(w.get(name, 0) for w in workers) for name in ("sent", "acknowledged")
             }
-            buckets = [w["buckets"] for w in workers if w.get("buckets")]
-            if buckets:
-                acks = "1" if "acks 1" in text else "all"
-                total = [sum(column) for column in zip(*buckets, strict=True)]
-                self._now = (acks, total, sum(w.get("latency_sum", 0.0) for w in workers))
+            for metric, buckets, total in _TIMED:
+                told = [(w[buckets], w[total]) for w in workers if w.get(buckets)]
+                if told:
+                    self._now[metric] = _histogram(told)
 
     def done(self, row: Row) -> None:
         """A measurement is over."""
         with self._lock:
-            for name in ("sent", "acknowledged", "lost"):
+            for name in self._done:
                 self._done[name] += row.figures.get(name, 0)
-            self._done["duplicated"] += row.figures.get("doubled", 0)
             self._running = {}
-            if self._now is not None:
-                acks, buckets, seconds = self._now
-                before, total = self._acks.get(acks, ([0] * len(buckets), 0.0))
-                self._acks[acks] = (
-                    [a + b for a, b in zip(before, buckets, strict=True)], total + seconds
-                )  # fmt: skip
-                self._now = None
+            self._keep()
 
-    def set_target_rate(self, rate: float) -> None:
+    def _keep(self) -> None:
+        """Add the times of the load that was running to what is done."""
+        for metric, now in self._now.items():
+            self._times[metric][self._acks] = self._total(metric, self._acks, now)
+        self._now = {}
+
+    def _total(self, metric: Metric, acks: str, now: Histogram | None) -> Histogram:
+        parts = [part for part in (self._times[metric].get(acks), now) if part is not None]
+        return _histogram([(part.counts, part.total) for part in parts])
+
+    def _readings(self) -> list[Reading]:
         with self._lock:
-            self._target_rate = rate
+            found: list[Reading] = []
+            for metric, key in _COUNTED:
+                # Rows of loads that ran together come one by one: a total never goes back.
+                now = self._done[key] + self._running.get(key, 0)
+                self._shown[key] = max(self._shown[key], now)
+                found.append((metric, [((), self._shown[key])]))
+            for metric, *_ in _TIMED:
+                names = set(self._times[metric])
+                if metric in self._now:
+                    names.add(self._acks)
+                found.append((metric, [
+                    ((acks,), self._total(
+                        metric, acks, self._now.get(metric) if acks == self._acks else None
+                    ))
+                    for acks in sorted(names)
+                ]))  # fmt: skip
+            found.append((d.target_rate, [((), self._rate)]))
+            return found
 
     def collect(self) -> Iterator[Any]:
-        with self._lock:
-            totals = {k: v + self._running.get(k, 0) for k, v in self._done.items()}
-            acks = {k: (list(b), s) for k, (b, s) in self._acks.items()}
-            if self._now is not None:
-                name, buckets, seconds = self._now
-                before, total = acks.get(name, ([0] * len(buckets), 0.0))
-                acks[name] = (
-                    [a + b for a, b in zip(before, buckets, strict=True)], total + seconds
-                )  # fmt: skip
-            rate = self._target_rate
-        for metric, key, text in (
-            ("sent", "sent", "Records sent."),
-            ("acked", "acknowledged", "Records acknowledged."),
-            ("lost", "lost", "Records acknowledged and not found in the log."),
-            ("duplicated", "duplicated", "Offsets acknowledged twice."),
-        ):
-            family = CounterMetricFamily(f"pegel_bench_records_{metric}", text)
-            family.add_metric([], totals[key])
-            yield family
-        yield GaugeMetricFamily(
-            "pegel_bench_target_rate", "Requests a second that are due (0: closed loop).", rate
-        )
-        histogram = HistogramMetricFamily(
-            "pegel_bench_ack_duration_seconds",
-            "From the intended send time to the acknowledgement.", labels=["acks"],
-        )  # fmt: skip
-        for name, (buckets, seconds) in sorted(acks.items()):
-            histogram.add_metric([name], _cumulative(buckets), seconds)
-        yield histogram
+        yield from families(self._readings())
 
 
-def _cumulative(buckets: list[int]) -> list[tuple[str, float]]:
-    found, total = [], 0
-    for bound, count in zip([*map(str, BUCKETS), "+Inf"], buckets, strict=True):
-        total += count
-        found.append((bound, float(total)))
-    return found
+def _histogram(parts: list[tuple[list[int], float]]) -> Histogram:
+    """The sum of (counts by bucket, sum of seconds)."""
+    made = Histogram(BUCKETS)
+    made.counts = [sum(column) for column in zip(*(counts for counts, _ in parts), strict=True)]
+    made.total = sum(total for _, total in parts)
+    return made

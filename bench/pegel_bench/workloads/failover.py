@@ -86,7 +86,8 @@ def _once(
         bench.watcher.update(f"{target.name}, {how} the leader", phase, figures)
 
     try:
-        results = run_together(specs, bench.interrupt, watch)
+        with bench.watched(specs):
+            results = run_together(specs, bench.interrupt, watch)
     finally:
         failure.mend()
     rows = []

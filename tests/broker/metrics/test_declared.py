@@ -6,9 +6,9 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
+from grafana.document import document
 from pegel_broker.cli import server
 from pegel_broker.metrics import declared as d
-from pegel_broker.metrics.document import document
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -26,7 +26,7 @@ def test_base_units_and_no_forbidden_label() -> None:
 
 
 def test_the_document_is_what_the_declarations_say() -> None:
-    """``python -m pegel_broker.metrics.document > docs/metrics.md`` writes it anew."""
+    """``python -m grafana.document > docs/metrics.md`` writes it anew."""
     assert (ROOT / "docs" / "metrics.md").read_text() == document()
 
 
