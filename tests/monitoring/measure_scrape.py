@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import statistics
 import subprocess
@@ -23,11 +24,13 @@ import pegel
 from pegel.metrics.exposition import render
 from pegel.seams.clock import give_way
 from pegel.testing import LocalCluster
+from pegel_bench.processes import total_cpu_seconds
 from pegel_broker.metrics import partitions
 from pegel_broker.replication.manager import ReplicaManager
 from tests.broker.metrics.test_partitions import _hosted, _leader, _manager
 
 PARTITIONS = 1_000
+TOPICS = 10
 
 
 def longest_gaps(replicas: ReplicaManager, seconds: float, *, paced: bool) -> tuple[float, float]:
@@ -95,11 +98,7 @@ class Scraper(threading.Thread):
             began = time.monotonic()
             for address in self.addresses:
                 asked = time.monotonic()
-                request = urllib.request.Request(
-                    f"http://{address}/metrics", headers={"accept-encoding": "gzip"}
-                )
-                with urllib.request.urlopen(request, timeout=10) as answer:
-                    self.bytes = len(answer.read())
+                self.bytes = _scrape(address)
                 self.took.append(time.monotonic() - asked)
             self.stop.wait(max(0.0, 1.0 - (time.monotonic() - began)))
 
@@ -115,6 +114,34 @@ def throughput(cluster: LocalCluster, seconds: float, *, scraped: bool) -> tuple
     if scraped:
         scraper.join()
     return int(done.stdout), scraper
+
+
+def cpu_ms(cluster: LocalCluster, node_id: int, scrapes: int = 40) -> float:
+    """CPU time of a node for one scrape while nothing else goes on, its idling taken off."""
+    pid, address = cluster.nodes[node_id].pid, cluster.nodes[node_id].http
+
+    def spent(scraped: bool) -> float:
+        before, began = total_cpu_seconds([pid]), time.monotonic()
+        for number in range(scrapes):
+            if scraped:
+                _scrape(address)
+            time.sleep(max(0.0, began + (number + 1) * 0.25 - time.monotonic()))
+        return total_cpu_seconds([pid]) - before
+
+    _scrape(address)  # the first one loads what scrapes need
+    return (spent(True) - spent(False)) / scrapes * 1000
+
+
+def _scrape(address: str) -> int:
+    """As Prometheus asks; the bytes of the answer."""
+    request = urllib.request.Request(
+        f"http://{address}/metrics",
+        headers={
+            "accept-encoding": "gzip", "accept": "application/openmetrics-text;version=1.0.0",
+        },
+    )  # fmt: skip
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return len(answer.read())
 
 
 def series(address: str) -> int:
@@ -145,10 +172,16 @@ def main() -> None:
     with LocalCluster(brokers=3) as cluster:
 
         async def create() -> None:
+            """In steps, and again where a busy machine changes the controller meanwhile."""
             async with pegel.AsyncClient(cluster.bootstrap) as client:
-                await client.create_topic("many", partitions=PARTITIONS, replication=3, timeout=60)
+                for number in range(TOPICS):
+                    name, count = f"many-{number}" if number else "many", PARTITIONS // TOPICS
+                    while name not in {t.name for t in await client.admin.list_topics()}:
+                        with contextlib.suppress(pegel.PegelError):
+                            await client.create_topic(name, partitions=count, replication=3)
 
         asyncio.run(create())
+        found["cpu_ms_of_a_scrape"] = [round(cpu_ms(cluster, 1 + n % 3), 1) for n in range(3)]
         throughput(cluster, arguments.seconds, scraped=False)  # warm-up
         ratios, took, size = [], [], 0
         for number in range(arguments.rounds):

@@ -17,6 +17,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as read_text
 
 import pegel
+from grafana.document import fixed, growing
 from pegel.metrics.http import MAX_CONNECTIONS
 from pegel.testing import LocalCluster
 from pegel_broker.metrics import declared as d
@@ -68,6 +69,26 @@ def test_every_declared_metric_is_on_the_page_and_no_other(cluster: LocalCluster
     assert declared <= seen, sorted(declared - seen)
     others = {name for name in seen - declared if not name.startswith(("process_", "python_"))}
     assert not others
+
+
+def test_no_node_shows_more_series_than_the_document_allows(cluster: LocalCluster) -> None:
+    """By what it hosts: so many for each replica, topic, API, error, and so many for itself."""
+    each = {what.split()[0]: count for what, count, _ in growing()}
+    for node_id in cluster.nodes:
+        page = get(cluster, node_id, "/metrics")
+        samples = [
+            s for family in read_text(page) for s in family.samples if s.name.startswith("pegel_")
+        ]
+        found = {
+            "replica": {(s.labels["topic"], s.labels["partition"]) for s in samples
+                        if "partition" in s.labels},
+            "topic": {s.labels["topic"] for s in samples if "topic" in s.labels},
+            "API": {s.labels["api"] for s in samples if "api" in s.labels},
+            "error": {(s.labels["api"], s.labels["error"]) for s in samples if "error" in s.labels},
+        }  # fmt: skip
+        assert len(found["replica"]) == 3
+        allowed = fixed() + sum(each[what] * len(those) for what, those in found.items())
+        assert 200 < len(samples) <= allowed
 
 
 def test_both_formats_hold_the_same_families(cluster: LocalCluster) -> None:

@@ -11,12 +11,13 @@ from pegel_broker.http import views
 from pegel_broker.metrics.collector import NodeCollector
 
 if TYPE_CHECKING:
+    from pegel.metrics.exposition import Writer
     from pegel_broker.node import Node
 
 
 def routes(node: Node) -> tuple[Mapping[str, Route], Mapping[str, Route]]:
     """By path: what the event loop answers itself, and what is written on a thread."""
-    collector = NodeCollector(node, node.vitals, give_way)
+    metrics = _MetricsPage(node)
     quick: dict[str, Route] = {
         "/healthz": lambda _request: views.health(node),
         "/readyz": lambda _request: views.readiness(node),
@@ -27,7 +28,7 @@ def routes(node: Node) -> tuple[Mapping[str, Route], Mapping[str, Route]]:
         "/v1/partitions": lambda request: views.partitions_view(node, request),
         "/v1/groups": lambda _request: views.groups_view(node),
         "/v1/quorum": lambda _request: views.quorum_view(node),
-        "/metrics": lambda request: _metrics(node, collector, request),
+        "/metrics": metrics.write,
     }
     return quick, slow
 
@@ -38,18 +39,26 @@ def new_server(node: Node) -> HttpServer:
     return HttpServer(world.network, world.new_disk_queue, quick, slow, node.http_counters)
 
 
-def _metrics(node: Node, collector: NodeCollector, request: HttpRequest) -> Page:
-    # Loaded at the first scrape: a node should be up before it loads what only scrapes need.
-    from prometheus_client import GC_COLLECTOR, PROCESS_COLLECTOR
+class _MetricsPage:
+    """What it is written with is loaded at the first scrape: a node should be up before it."""
 
-    from pegel.metrics.exposition import render, wants_openmetrics
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._collector = NodeCollector(node, node.vitals, give_way)
+        self._writer: Writer | None = None
 
-    began = node.world.clock.monotonic()
-    content_type, body = render(
-        collector.readings(),
-        openmetrics_format=wants_openmetrics(request.accept),
-        others=(PROCESS_COLLECTOR, GC_COLLECTOR),
-        pause=give_way,
-    )
-    node.vitals.last_scrape_seconds = node.world.clock.monotonic() - began
-    return Page(200, content_type, body)
+    def write(self, request: HttpRequest) -> Page:
+        """On the thread of the pages, one at a time."""
+        from prometheus_client import GC_COLLECTOR, PROCESS_COLLECTOR
+
+        from pegel.metrics.exposition import Writer, wants_openmetrics
+
+        clock, vitals = self._node.world.clock, self._node.vitals
+        began = clock.monotonic()
+        if self._writer is None:
+            self._writer = Writer((PROCESS_COLLECTOR, GC_COLLECTOR), give_way)
+        content_type, body = self._writer.page(
+            self._collector.readings(), openmetrics_format=wants_openmetrics(request.accept)
+        )
+        vitals.last_scrape_seconds = clock.monotonic() - began
+        return Page(200, content_type, body)

@@ -51,6 +51,7 @@ class NodeCollector:
         self._vitals = vitals
         self._image: MetadataImage | None = None
         self._image_facts = (0, 0, 0.0)
+        self._build = (version("pegel"), ".".join(map(str, sys.version_info[:3])))
 
     def readings(self) -> Iterator[Reading]:
         node = self._node
@@ -73,8 +74,7 @@ class NodeCollector:
     def _process(self) -> Iterator[Reading]:
         node, vitals = self._node, self._vitals
         config = node.config
-        python = ".".join(map(str, sys.version_info[:3]))
-        yield d.build_info, [((version("pegel"), python), 1.0)]
+        yield d.build_info, [(self._build, 1.0)]
         roles = ",".join(sorted(config.roles))
         yield d.node_info, [((str(config.node_id), roles, config.rack or ""), 1.0)]
         yield one(d.broker_state, self.broker_state())

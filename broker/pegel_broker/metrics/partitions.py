@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from pegel.metrics import Metric, Point, Reading
+from pegel.metrics import Column, Metric, Reading
 from pegel_broker.metrics import declared as d
 from pegel_broker.metrics.stats import TopicStats
 from pegel_broker.replication.hosted import HostedPartition
@@ -13,7 +13,7 @@ from pegel_broker.replication.manager import ReplicaManager
 from pegel_broker.replication.partition import Leader
 
 NOT_LEADING = -1
-SLICE = 50
+SLICE = 400
 
 
 class Facts(NamedTuple):
@@ -30,6 +30,7 @@ class Facts(NamedTuple):
     min_isr: int
     lag: int
     offline: bool
+    is_leader: int
 
 
 def facts(hosted: HostedPartition) -> Facts:
@@ -39,17 +40,17 @@ def facts(hosted: HostedPartition) -> Facts:
     log_start = log.log_start_offset
     high_watermark = core.high_watermark
     log_end = log.log_end_offset
-    segments = tuple(log.segments)
-    replicas, isr_size, lag = 0, NOT_LEADING, NOT_LEADING
+    segments = log.segments.copy()
+    replicas, isr_size, lag, is_leader = 0, NOT_LEADING, NOT_LEADING, 0
     if isinstance(state, Leader):
-        replicas, isr_size = state.replication_factor, len(state.isr)
-        followers = list(state.followers.values())
-        lag = max((log_end - max(f.log_end_offset, 0) for f in followers), default=0)
+        replicas, isr_size, is_leader = state.replication_factor, len(state.isr), 1
+        ends = [progress.log_end_offset for progress in list(state.followers.values())]
+        lag = max(log_end - max(min(ends), 0), 0) if ends else 0
     return Facts(
         (core.topic, str(core.partition)), log_start, high_watermark, log_end,
-        sum(segment.size for segment in segments), len(segments), replicas, isr_size,
-        min(hosted.min_insync_replicas, max(replicas, 1)), max(lag, NOT_LEADING),
-        log.offline is not None,
+        segments[0].size if len(segments) == 1 else sum([segment.size for segment in segments]),
+        len(segments), replicas, isr_size, min(hosted.min_insync_replicas, replicas or 1), lag,
+        log.offline is not None, is_leader,
     )  # fmt: skip
 
 
@@ -58,7 +59,7 @@ def series_dropped(replicas: ReplicaManager) -> int:
     dropped = 0
     count = len(replicas.unsorted())
     if count > d.MAX_PARTITION_SERIES_REPLICAS:
-        dropped += count * len(_PER_PARTITION)
+        dropped += count * (len(_OF_REPLICAS) + len(_OF_LEADERS))
     topics = len(replicas.topic_stats)
     return dropped + max(0, topics - d.MAX_TOPIC_SERIES) * _SERIES_PER_TOPIC
 
@@ -103,15 +104,15 @@ def readings(replicas: ReplicaManager, pause: Callable[[], None]) -> Iterator[Re
     ):
         yield metric, [((), number)]
     if len(found) <= d.MAX_PARTITION_SERIES_REPLICAS:
-        for metric, read in _PER_PARTITION:
-            yield metric, _each(found, read)
+        yield from _columns(found, _OF_REPLICAS)
+        yield from _columns(led, _OF_LEADERS)
 
 
-def _each(found: Sequence[Facts], read: Callable[[Facts], int | None]) -> Iterator[Point]:
-    for one in found:
-        value = read(one)
-        if value is not None:
-            yield one.key, value
+def _columns(found: Sequence[Facts], shown: Sequence[tuple[Metric, str]]) -> Iterator[Reading]:
+    columns = dict(zip(Facts._fields, zip(*found, strict=True), strict=True)) if found else {}
+    keys = columns.get("key", ())
+    for metric, field in shown:
+        yield metric, Column(keys, columns.get(field, ()))
 
 
 _PER_TOPIC: Sequence[tuple[Metric, Callable[[TopicStats], int]]] = (
@@ -122,13 +123,12 @@ _PER_TOPIC: Sequence[tuple[Metric, Callable[[TopicStats], int]]] = (
     (d.topic_failed_fetch, lambda t: t.failed_fetch),
 )
 _SERIES_PER_TOPIC = len(_PER_TOPIC) + len(d.ACKS)
-_PER_PARTITION: Sequence[tuple[Metric, Callable[[Facts], int | None]]] = (
-    (d.partition_log_start, lambda f: f.log_start),
-    (d.partition_log_end, lambda f: f.log_end),
-    (d.partition_high_watermark, lambda f: f.high_watermark),
-    (d.partition_size, lambda f: f.size),
-    (d.partition_segments, lambda f: f.segments),
-    (d.partition_isr_size, lambda f: f.isr_size if f.isr_size >= 0 else None),
-    (d.partition_is_leader, lambda f: int(f.isr_size >= 0)),
-    (d.replica_lag, lambda f: f.lag if f.lag >= 0 else None),
+_OF_REPLICAS = (
+    (d.partition_log_start, "log_start"),
+    (d.partition_log_end, "log_end"),
+    (d.partition_high_watermark, "high_watermark"),
+    (d.partition_size, "size"),
+    (d.partition_segments, "segments"),
+    (d.partition_is_leader, "is_leader"),
 )
+_OF_LEADERS = ((d.partition_isr_size, "isr_size"), (d.replica_lag, "lag"))

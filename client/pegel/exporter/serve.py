@@ -11,7 +11,7 @@ from pegel.exporter import declared as d
 from pegel.exporter.collect import ClusterWatch, Snapshot
 from pegel.exporter.readings import readings
 from pegel.metrics import Reading
-from pegel.metrics.exposition import render, wants_openmetrics
+from pegel.metrics.exposition import Writer, wants_openmetrics
 from pegel.metrics.http import HttpRequest, HttpServer, Page, text_page
 from pegel.seams import Clock, DiskQueue, Network
 from pegel.seams.clock import give_way
@@ -37,6 +37,7 @@ class Exporter:
         self._failures = 0
         self._took = 0.0
         self._looked_at = 0.0
+        self._writer = Writer(pause=give_way)
         self._server = HttpServer(
             network, new_queue, {"/healthz": self._health, "/": self._index},
             {"/metrics": self._metrics},
@@ -79,8 +80,8 @@ class Exporter:
         yield d.refresh_errors, [((), self._failures + self._watch.errors)]
 
     def _metrics(self, request: HttpRequest) -> Page:
-        kind, body = render(
-            self._readings(), openmetrics_format=wants_openmetrics(request.accept), pause=give_way
+        kind, body = self._writer.page(
+            self._readings(), openmetrics_format=wants_openmetrics(request.accept)
         )
         return Page(200, kind, body)
 

@@ -3,8 +3,8 @@
 ``declaration`` says what there is, ``histogram`` counts, ``exposition`` writes Prometheus' formats.
 """
 
-from pegel.metrics.declaration import Catalogue, Metric, Point, Reading
+from pegel.metrics.declaration import Catalogue, Column, Metric, Point, Reading
 from pegel.metrics.histogram import Histogram
 
 # ``exposition`` and ``http`` are imported where they are used: they load other libraries.
-__all__ = ["Catalogue", "Histogram", "Metric", "Point", "Reading"]
+__all__ = ["Catalogue", "Column", "Histogram", "Metric", "Point", "Reading"]

@@ -6,11 +6,14 @@ import random
 
 import pytest
 from prometheus_client import Histogram as TheirHistogram
+from prometheus_client import generate_latest
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as read_text
+from prometheus_client.registry import Collector
 
-from pegel.metrics import Catalogue, Histogram
-from pegel.metrics.exposition import SLICE, render, wants_openmetrics
+from pegel.metrics import Catalogue, Column, Histogram
+from pegel.metrics.exposition import SLICE, Writer, families, render, wants_openmetrics
 from pegel.metrics.histogram import SECONDS
 
 
@@ -72,7 +75,7 @@ def test_the_writer_gives_way_and_makes_no_sample_ahead() -> None:
 
     def points():  # type: ignore[no-untyped-def]
         nonlocal made, most
-        for n in range(1_000):
+        for n in range(10_000):
             made += 1
             most = max(most, made)
             yield (str(n),), n
@@ -83,7 +86,60 @@ def test_the_writer_gives_way_and_makes_no_sample_ahead() -> None:
 
     render([(gauge, points())], pause=pause)
     assert most <= SLICE
-    assert pauses == 1_000 // SLICE
+    assert pauses == 10_000 // SLICE + 1  # and one before what others have collected
+
+
+@pytest.mark.parametrize("openmetrics", [False, True])
+def test_it_writes_what_prometheus_client_would(openmetrics: bool) -> None:
+    """Line by line, once the library's own form of whole numbers is put aside."""
+    metrics = _catalogue()
+    taken = metrics.histogram("taken_seconds", 'Taken, "so" \\ so.', SECONDS, "api")
+    histogram = Histogram(SECONDS)
+    histogram.observe(0.5)
+    values = [0, 12, 0.25, 1e-7, 1e21, float("inf"), float("-inf"), True]
+    readings = [
+        (metrics.gauge("odd", "Odd.", "n"), [((str(n),), v) for n, v in enumerate(values)]),
+        (metrics.counter("events_total", "Events."), [((), 7)]),
+        (taken, [(("Produce",), histogram)]),
+    ]
+
+    class Theirs(Collector):
+        def collect(self):  # type: ignore[no-untyped-def]
+            yield from families(readings)
+
+    ours = render(readings, openmetrics_format=openmetrics)[1].decode()
+    write = generate_openmetrics if openmetrics else generate_latest
+    theirs = write(Theirs()).decode()  # type: ignore[no-untyped-call]
+
+    def lines(text: str) -> list[str]:
+        found = []
+        for line in text.splitlines():
+            before, _, value = line.rpartition(" ")
+            found.append(line if line.startswith("#") else f"{before} {float(value)}")
+        return found
+
+    assert lines(ours) == lines(theirs)
+
+
+def test_a_column_is_written_as_its_points_would_be() -> None:
+    metrics = _catalogue()
+    gauge = metrics.gauge("x", "X.", "topic", "partition")
+    writer = Writer()
+    for names in (["a", "b"], ["a", "b"], ["b"], [], ["c", 'd"']):
+        labels = tuple((name, "0") for name in names)
+        column = Column(labels, tuple(range(len(labels))))
+        assert writer.page([(gauge, column)]) == render([(gauge, list(column))])
+
+
+def test_what_stands_before_a_value_is_forgotten_with_its_topic() -> None:
+    metrics = _catalogue()
+    gauge = metrics.gauge("x", "X.", "topic")
+    writer = Writer()
+    for turn in range(50):
+        writer.page([(gauge, [((f"{turn}-{n}",), n) for n in range(200)])])
+        assert len(writer._prefixes["pegel_x"]) <= 3 * 200 + 100
+    _, page = writer.page([(gauge, [(("49-3",), 5)])])
+    assert b'pegel_x{topic="49-3"} 5' in page
 
 
 def test_openmetrics_is_spoken_when_asked_for() -> None:
