@@ -30,7 +30,12 @@ whichever is asked for. `cluster`, `job` and `instance` come from the scrape con
 
 
 _MEASURED = """\
-TODO
+What is beyond a limit is left out and counted in `pegel_metrics_series_dropped`; the sums stay.
+
+A node with 1,000 replicas, a third of them led, showed 7,144 series: 410 kB, 31 kB compressed. Such
+a page took 4 to 6 ms of CPU to write (`prometheus_client` alone: 61 ms), and the whole scrape 11 to
+18 ms on a machine that was busy with other work; on a thread, in pieces of a millisecond, between
+which the event loop runs. `python -m tests.monitoring.measure_scrape` measures it anew.
 """
 
 # Labels that grow with what a node hosts, and how many of their combinations are shown.
