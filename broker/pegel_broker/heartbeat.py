@@ -35,8 +35,8 @@ class BrokerSession:
     """Follows the metadata log and keeps the registration alive.
 
     ``on_metadata(delta, image)`` is called for every change, in order. ``on_lease(until)`` says
-    how long (monotonic seconds) this broker may act as a leader; ``on_lost()`` that its
-    registration is no longer valid. ``on_hand_over(partitions)`` stops writes to partitions that
+    how long (monotonic seconds) this broker may act as a leader; ``on_lost()`` that it
+    may not, whatever it was told before: fenced, about to ask for that, or no longer registered. ``on_hand_over(partitions)`` stops writes to partitions that
     others are to lead, and returns all that wait for that. ``disk_stalled()`` says for how many
     seconds a write has not been answered; ``holds_back()`` whether the controller has yet to learn
     something before it may elect this broker.
@@ -74,6 +74,8 @@ class BrokerSession:
         self._fetched = self.image
         self._history_end: int | None = None
         self._wants_shutdown = False
+        # It has asked to be fenced and not yet heard that it is: a lease would be a mistake.
+        self._yields = False
         self._may_leave = asyncio.Event()
         self._wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -150,6 +152,10 @@ class BrokerSession:
         """One heartbeat; the time until the next."""
         sent_at = self._world.clock.monotonic()
         wants_fence = self._wants_fence()
+        if wants_fence and not self.fenced:
+            # Others are elected as soon as the controller reads this: no append may come after.
+            self._yields = True
+            self._on_lost()
         request = m.HeartbeatRequest(
             self._registration.broker_id, self.broker_epoch, self.image.index,
             wants_fence=wants_fence, wants_shutdown=self._wants_shutdown,
@@ -171,7 +177,7 @@ class BrokerSession:
         if response.caught_up:
             self.caught_up.set()
         self._set_fenced(response.fenced)
-        if response.lease_ms > 0:
+        if response.lease_ms > 0 and not wants_fence:
             # The call may have been repeated: its first sending is the safe side.
             self._on_lease(sent_at + response.lease_ms / 1000)
         resigned = self._on_hand_over(response.hand_over)
@@ -190,8 +196,12 @@ class BrokerSession:
 
     def _wants_fence(self) -> bool:
         """Whether this broker is not to lead: its disk hangs and somebody else could, or it is
-        fenced and the controller does not yet know what it cannot lead."""
-        if self.fenced and self._holds_back():
+        fenced and the controller does not yet know what it cannot lead.
+
+        Once asked for, a fence is asked for until it is heard of, whatever the disk does: the
+        request before may have been read, or may yet be.
+        """
+        if self._yields or (self.fenced and self._holds_back()):
             return True
         stalled = self._disk_stalled()
         if stalled < DISK_STALL_MAX:
@@ -208,6 +218,7 @@ class BrokerSession:
             broker = self._registration.broker_id
             _log.info(Event("fenced_here" if fenced else "unfenced_here", broker=broker))
         if fenced:
+            self._yields = False
             self.unfenced.clear()
             self._on_lost()
         else:

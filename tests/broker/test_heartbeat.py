@@ -351,6 +351,74 @@ def test_a_broker_whose_disk_hangs_asks_to_be_fenced_where_others_can_lead(other
     _run(main, interval=0.001)
 
 
+class HungDisk(Session):
+    """Of an unfenced broker, with another that could lead; what it had lost at each wish."""
+
+    def __init__(self, interval: float) -> None:
+        super().__init__(interval)
+        self.lost_when_asked: list[int] = []
+        other = r.BrokerRegisteredRecord(2, 12, UUID(int=2), "localhost", 9093, None, "boot")
+        records = [_registered(), r.BrokerUnfencedRecord(1, 11)]
+        records += [other, r.BrokerUnfencedRecord(2, 12)]
+        self.session.image = MetadataImage().apply(records, 1)
+        self.controller.heartbeats = [m.HeartbeatResponse(fenced=False, lease_ms=1_200)]
+        send = self.controller.call
+
+        async def call(method: str, request: Wire, timeout: float, **more: object) -> Wire:
+            if isinstance(request, m.HeartbeatRequest) and request.wants_fence:
+                self.lost_when_asked.append(self.lost)
+            return await send(method, request, timeout, **more)
+
+        self.controller.call = call  # type: ignore[method-assign]
+
+    async def asks(self, times: int) -> None:
+        before = len(self.lost_when_asked)
+        await self.until(lambda: len(self.lost_when_asked) >= before + times)
+
+
+def test_writes_are_refused_before_a_fence_is_asked_for() -> None:
+    """As for SIGTERM and for a hand-over: the controller elects others at once."""
+
+    async def main() -> None:
+        s = HungDisk(interval=0.001)
+        s.session.start()
+        await s.until(lambda: bool(s.leases) and not s.session.fenced)
+        s.stalled = DISK_STALL_MAX
+        await s.asks(3)
+        assert s.lost_when_asked[0] == 1, "it holds its lease while another is elected"
+        leases = len(s.leases)
+        await s.asks(3)
+        assert len(s.leases) == leases, "it takes a lease from an answer to its wish"
+        await s.session.close()
+
+    asyncio.run(main())
+
+
+def test_a_fence_is_asked_for_until_it_is_heard_of() -> None:
+    """Nobody answered: the wish may have been read, or may yet be, when the disk is well again."""
+
+    async def main() -> None:
+        s = HungDisk(interval=0.001)
+        s.session.start()
+        await s.until(lambda: bool(s.leases) and not s.session.fenced)
+        s.controller.heartbeats = [ControllerUnavailableError("no answer")]
+        s.stalled = DISK_STALL_MAX
+        await s.asks(1)
+        s.stalled = 0.0
+        s.controller.heartbeats = [m.HeartbeatResponse(fenced=False, lease_ms=1_200)]
+        leases = len(s.leases)
+        await s.asks(3)
+        assert len(s.leases) == leases
+        s.controller.heartbeats = [
+            m.HeartbeatResponse(fenced=True), m.HeartbeatResponse(fenced=False, lease_ms=1_200),
+        ]  # fmt: skip
+        await s.until(lambda: len(s.leases) > leases)
+        assert not s.controller.named("heartbeat")[-1].wants_fence
+        await s.session.close()
+
+    asyncio.run(main())
+
+
 def test_a_broker_with_something_to_tell_is_not_elected_before_it_is_told() -> None:
     """It stays fenced until the controller knows which of its logs are damaged (seed 180)."""
 

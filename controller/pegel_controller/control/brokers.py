@@ -29,12 +29,15 @@ class Session:
 
     `serve_from_index`: Raft index of its registration or of its last fence, whichever came later:
     below it a broker may take itself for the leader of what others lead by now, so that it gets no
-    lease. `shutdown_index`: that of its request to shut down. NEVER until committed.
+    lease. `shutdown_index`: that of its request to shut down. `unfenced_index`: that at which it was
+    last unfenced; a wish to be fenced that knows less was on its way since before, and the broker
+    has a lease by now. NEVER until committed.
     """
 
     deadline: float
     serve_from_index: int = NEVER
     shutdown_index: int = NEVER
+    unfenced_index: int = NEVER
     applied_index: int = -1
     connection_lost: bool = False
 
@@ -53,6 +56,7 @@ class BrokerControl:
                 now + self.options.takeover_grace,
                 image.index,
                 image.index if broker.shutting_down else NEVER,
+                image.index,
             )
             for node_id, broker in sorted(image.brokers.items())
             if not broker.fenced
@@ -129,8 +133,10 @@ class BrokerControl:
         if request.wants_shutdown:
             records, done = self._shut_down(tip, broker_id)
         elif request.wants_fence and not broker.fenced:
-            records = self.fence(tip, broker_id, "disk stalled")
+            if request.applied_index >= session.unfenced_index:
+                records = self.fence(tip, broker_id, "disk stalled")
         elif broker.fenced and not request.wants_fence and caught_up and not broker.shutting_down:
+            session.unfenced_index = NEVER
             unfenced = BrokerUnfencedRecord(broker_id, broker.broker_epoch)
             tip.apply([unfenced])
             changes = tip.revive(broker_id)
@@ -189,12 +195,14 @@ class BrokerControl:
         return records
 
     def replayed(self, record: Record, index: int) -> None:
-        """Notes at which index a registration, fence or shutdown request was committed."""
+        """Notes at which index a registration, fence, unfencing or wish to leave was committed."""
         if (
             isinstance(record, BrokerRegisteredRecord | BrokerFencedRecord)
             and record.node_id in self.sessions
         ):
             self.sessions[record.node_id].serve_from_index = index
+        elif isinstance(record, BrokerUnfencedRecord) and record.node_id in self.sessions:
+            self.sessions[record.node_id].unfenced_index = index
         elif isinstance(record, BrokerShutdownRequestedRecord) and record.node_id in self.sessions:
             self.sessions[record.node_id].shutdown_index = index
 

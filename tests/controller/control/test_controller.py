@@ -184,6 +184,18 @@ def test_no_lease_for_a_fence_that_was_asked_for_and_is_not_committed() -> None:
     assert h.heartbeat(leader).lease_ms > 0
 
 
+def test_a_wish_to_be_fenced_that_comes_late_is_not_granted() -> None:
+    """It hung in a connection that was given up; the broker has another lease by now."""
+    h = three()
+    leader = h.partition().leader
+    wish = m.HeartbeatRequest(leader, h.epochs[leader], h.index, wants_fence=True)
+    assert h.heartbeat(leader, wants_fence=True).fenced
+    assert h.heartbeat(leader).lease_ms > 0
+    assert not h.commit(h.controller.heartbeat(h.now, wish)).response.fenced
+    assert not h.image.brokers[leader].fenced
+    assert h.heartbeat(leader, wants_fence=True).fenced  # one that is sent now
+
+
 def test_controlled_shutdown_moves_leaders_first() -> None:
     h = three()
     leader = h.partition().leader
