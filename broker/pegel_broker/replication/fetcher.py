@@ -50,6 +50,7 @@ PACED_WAIT_MS = 20
 PACED_REQUEST_TIMEOUT = 2.0
 # A limit that is raised, or a move that is cancelled, is noticed after this long at most.
 REST_MAX = 1.0
+REST_MIN = 0.001
 
 Key = tuple[UUID, int]
 
@@ -188,6 +189,9 @@ class ReplicaFetcher:
                         await self._round(connection)
                     else:
                         async with self._paced.turn:
+                            await self._pay_off(self._paced.limit)
+                            if not self._partitions or self._unstable():
+                                continue  # one went or came while this waited for its turn
                             await self._round(connection)
                             await self._rest(self._paced)
                     back_off = BACK_OFF_MIN
@@ -231,15 +235,22 @@ class ReplicaFetcher:
         limit, pace = paced.limit, paced.pace
         if limit.limited:
             limit.take(now, taken)
-            rest = limit.wait(now)
-        elif taken < pace.slice_bytes // 2:
-            return  # it has all there was: to join the ISR it has to stay close
-        else:
+            await self._pay_off(limit)
+        elif taken >= pace.slice_bytes // 2:
             took, held = now - self._round_began, now - self._answered_at
             if pace.review_due(now):
                 pace.review(now, *paced.standing())
-            rest = pace.rest(took, self._quickest.of(now, took, pace.slice_bytes), held)
-        await asyncio.sleep(min(rest, REST_MAX))
+            quickest = self._quickest.of(now, took, pace.slice_bytes)
+            await asyncio.sleep(pace.rest(took, quickest, held))
+        # Else it has all there was: to join the ISR it has to stay close.
+
+    async def _pay_off(self, limit: RateLimit) -> None:
+        """Until what was taken beyond KIP-73's limit is paid for, by whichever fetcher it was.
+
+        A batch is taken whole, so one round may owe minutes.
+        """
+        while self._partitions and (rest := limit.wait(self._manager.clock.monotonic())) > 0:
+            await asyncio.sleep(min(max(rest, REST_MIN), REST_MAX))
 
     def standing(self) -> tuple[int, int]:
         """Log end offsets of what it follows, summed up, and records behind the leader."""

@@ -15,6 +15,7 @@ from pegel_broker.replication.partition import Follower, Idle, Leader, Partition
 from pegel_broker.replication.results import PartitionProduceResult, TrimResult
 from pegel_broker.replication.throttle import throttled_replicas
 from pegel_controller.config import Value
+from pegel_controller.metadata import PartitionState
 
 # For how long a consumer that was sent to a follower may stay there without asking the leader
 # again: clients do when their metadata is this old (metadata.max.age.ms in Kafka's clients).
@@ -144,6 +145,13 @@ class HostedPartition:
         return (
             (self.adding or self.throttled_as_follower) and not self.in_sync and not self.caught_up
         )
+
+    def take_membership(self, node_id: int, state: PartitionState) -> None:
+        """Take from the metadata whether this replica is being added, and whether it is in sync."""
+        in_sync = node_id in state.isr
+        if self.in_sync and not in_sync:
+            self.caught_up = False  # it fell behind: what it lacks is held to the limits anew
+        self.adding, self.in_sync = node_id in state.adding, in_sync
 
     def set_throttled(self, node_id: int, values: Mapping[str, Value]) -> None:
         """Take ``leader.`` and ``follower.replication.throttled.replicas`` (KIP-73)."""

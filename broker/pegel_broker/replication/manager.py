@@ -257,8 +257,7 @@ class ReplicaManager:
                 _log.error("cannot host %s-%d: %s", topic, number, error)
                 return
         before, paced = hosted.core.state, hosted.paced
-        hosted.adding = self.node_id in state.adding
-        hosted.in_sync = self.node_id in state.isr
+        hosted.take_membership(self.node_id, state)
         changed = hosted.core.update(
             self.clock.monotonic(), state, hosted.log.log_end_offset, hosted.log.high_watermark
         )

@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pegel_broker.replication import fetcher
+from pegel_broker.replication.partition import Leader
 from pegel_broker.replication.throttle import (
     LONGEST_REST,
     QUICKEST_WINDOW_SECONDS,
@@ -25,7 +27,7 @@ from pegel_broker.replication.throttle import (
 )
 from pegel_controller.metadata import records as r
 from pegel_controller.metadata.image import RESOURCE_BROKER
-from tests.support.replicas import TOPIC, Replicas, run, turns, until
+from tests.support.replicas import TOPIC, TOPIC_ID, Replicas, run, turns, until
 
 VALUE = b"x" * 10_000
 
@@ -158,6 +160,100 @@ def test_what_was_appended_for_another_leader_is_not_claimed_before_it_is_stable
             for queue in writes:
                 queue.release()
             await until(lambda: replicas.members[2].high_watermark == 2)
+
+    run(main)
+
+
+def test_a_follower_owes_what_it_took_beyond_its_limit_however_long_that_takes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One byte a second, and one round takes thousands: it does not go on before the day is over."""
+    monkeypatch.setattr(fetcher, "REST_MAX", 0.001)
+
+    async def main() -> None:
+        async with Replicas(2) as replicas:
+            replicas.create(1)
+            limit(replicas, "follower", 1)
+            replicas.tell()
+            for _ in range(50):
+                await replicas.produce(1, VALUE)
+            two = replicas.members[2]
+            move(replicas, replicas=(1, 2), adding=(2,), original=(1,))
+            replicas.tell()
+            await until(lambda: two.log.log_end_offset > 0)
+            taken = two.log.log_end_offset
+            assert taken < 50
+            await turns(200)
+            assert two.log.log_end_offset == taken
+            limit(replicas, "follower", UNLIMITED)
+            replicas.tell()
+            await until(lambda: two.log.log_end_offset == 50)
+
+    run(main)
+
+
+def test_a_throttled_follower_that_falls_out_again_is_throttled_again() -> None:
+    async def main() -> None:
+        async with Replicas(2) as replicas:
+            replicas.create(1, 2, follower_replication_throttled_replicas="*")
+            two = replicas.members[2]
+            for _ in range(2):
+                move(replicas, isr=(1,))
+                replicas.tell()
+                assert two.hosted().paced
+                await replicas.produce(1, b"a")
+                await until(lambda: 2 in replicas.partition.isr)
+                replicas.tell()
+                assert not two.hosted().paced
+
+    run(main)
+
+
+def test_what_came_while_it_waited_for_its_turn_is_not_claimed_before_it_is_stable() -> None:
+    """Two fetchers of a broker wait for a third, and a partition goes over from one to the other."""
+
+    async def main() -> None:
+        async with Replicas(3) as replicas:
+            replicas.commit(
+                [
+                    r.TopicRecord(TOPIC, TOPIC_ID),
+                    r.PartitionRecord(TOPIC_ID, 0, (2, 1), (2, 1), 2),
+                    r.PartitionRecord(TOPIC_ID, 1, (1, 2), (1, 2), 1),
+                ]
+            )
+            replicas.tell()
+            await replicas.produce(2, b"a", b"b")
+            await replicas.produce(1, b"c", partition=1)
+            one, two, three = (replicas.members[i] for i in (1, 2, 3))
+            turn = three.manager._fetchers._paced.turn
+            await turn.acquire()
+            now = replicas.partition
+            replicas.commit(
+                [
+                    replace(
+                        now, partition_epoch=1, partition=number, replicas=(*old, 3), isr=old,
+                        leader=old[0], adding=(3,), original=old,
+                    )
+                    for number, old in enumerate([(2, 1), (1, 2)])
+                ]
+            )  # fmt: skip
+            replicas.tell()
+            assert three.hosted(0).paced
+            await turns(100)  # both fetchers are connected, and wait for their turn
+            three.queues.named("log-write").hold()
+            content = await two.content(0)
+            three.log.append_as_follower(memoryview(content))  # what its last round brought
+            replicas.elect(1)
+            replicas.tell(1, 3)
+            turn.release()
+            await turns(200)
+            assert (three.log.stable_offset, three.log.log_end_offset) == (0, 2)
+            state = one.hosted(0).core.state
+            assert isinstance(state, Leader)
+            claimed = state.followers[3].log_end_offset
+            three.queues.named("log-write").release()
+            assert claimed <= 0, "nothing of it is written"
+            await until(lambda: 3 in replicas.partition.isr)
 
     run(main)
 
