@@ -35,9 +35,10 @@ class BrokerSession:
     """Follows the metadata log and keeps the registration alive.
 
     ``on_metadata(delta, image)`` is called for every change, in order. ``on_lease(until)`` says
-    how long (monotonic seconds) this broker may act as a leader; ``on_lost()`` that it
-    may not, whatever it was told before: fenced, about to ask for that, or no longer registered. ``on_hand_over(partitions)`` stops writes to partitions that
-    others are to lead, and returns all that wait for that. ``disk_stalled()`` says for how many
+    how long (monotonic seconds) this broker may act as a leader; ``on_lost()`` that it may not,
+    whatever it was told before: fenced, about to ask for that, or no longer registered.
+    ``on_hand_over(partitions)`` stops writes to partitions that others are to lead, and returns
+    all that wait for that. ``disk_stalled()`` says for how many
     seconds a write has not been answered; ``holds_back()`` whether the controller has yet to learn
     something before it may elect this broker.
     """

@@ -249,7 +249,10 @@ class ReplicaFetcher:
 
         A batch is taken whole, so one round may owe minutes.
         """
-        while self._partitions and (rest := limit.wait(self._manager.clock.monotonic())) > 0:
+        while self._partitions:
+            rest = limit.wait(self._manager.clock.monotonic())
+            if rest <= 0:
+                return
             await asyncio.sleep(min(max(rest, REST_MIN), REST_MAX))
 
     def standing(self) -> tuple[int, int]:

@@ -29,9 +29,9 @@ class Session:
 
     `serve_from_index`: Raft index of its registration or of its last fence, whichever came later:
     below it a broker may take itself for the leader of what others lead by now, so that it gets no
-    lease. `shutdown_index`: that of its request to shut down. `unfenced_index`: that at which it was
-    last unfenced; a wish to be fenced that knows less was on its way since before, and the broker
-    has a lease by now. NEVER until committed.
+    lease. `shutdown_index`: that of its request to shut down. `unfenced_index`: that at which it
+    was last unfenced; a wish to be fenced that knows less was on its way since before, and the
+    broker has a lease by now. NEVER until committed.
     """
 
     deadline: float

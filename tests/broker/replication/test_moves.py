@@ -167,7 +167,7 @@ def test_what_was_appended_for_another_leader_is_not_claimed_before_it_is_stable
 def test_a_follower_owes_what_it_took_beyond_its_limit_however_long_that_takes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """One byte a second, and one round takes thousands: it does not go on before the day is over."""
+    """One byte a second, and a round takes thousands: it does not go on before hours are over."""
     monkeypatch.setattr(fetcher, "REST_MAX", 0.001)
 
     async def main() -> None:
@@ -210,7 +210,7 @@ def test_a_throttled_follower_that_falls_out_again_is_throttled_again() -> None:
 
 
 def test_what_came_while_it_waited_for_its_turn_is_not_claimed_before_it_is_stable() -> None:
-    """Two fetchers of a broker wait for a third, and a partition goes over from one to the other."""
+    """Two fetchers of a broker wait for a third; a partition goes over from one to the other."""
 
     async def main() -> None:
         async with Replicas(3) as replicas:
