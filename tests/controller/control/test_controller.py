@@ -392,3 +392,24 @@ def test_the_minimum_is_the_same_for_all_brokers() -> None:
     request = m.AlterConfigsRequest((m.ConfigResource(RESOURCE_BROKER, "", (change,)),), full=True)
     result = h.commit(h.controller.alter_configs(h.now, request))
     assert result.response.resources[0].error == ErrorCode.INVALID_CONFIG
+
+
+def test_what_an_earlier_life_of_a_broker_says_does_not_count() -> None:
+    """Neither its own requests, nor what a leader saw it fetch (KIP-903)."""
+    h = three()
+    leader, other, _third = h.partition().replicas
+    before = h.epochs[other]
+    h.kill(other)
+    h.start(other)
+    item = m.AlterPartitionItem(
+        h.image.topics_by_name["t"].topic_id, 0, h.partition().leader_epoch,
+        h.partition().partition_epoch,
+        (m.IsrMember(leader, h.epochs[leader]), m.IsrMember(other, before)),
+    )  # fmt: skip
+    request = m.AlterPartitionRequest(leader, h.epochs[leader], (item,))
+    response = h.commit(h.controller.alter_partition(h.now, request)).response
+    assert response.partitions[0].error == ErrorCode.INELIGIBLE_REPLICA
+    late = m.HeartbeatRequest(other, before, h.index, wants_shutdown=True)
+    answer = h.commit(h.controller.heartbeat(h.now, late)).response
+    assert answer.error == ErrorCode.STALE_BROKER_EPOCH
+    assert not h.image.brokers[other].shutting_down

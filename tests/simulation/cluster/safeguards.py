@@ -200,7 +200,7 @@ _TABLE: list[tuple[str, str, str, str]] = [
     (
         "a fenced broker may not join the ISR (KIP-841)",
         "pegel_controller.control.elections:_check",
-        "if broker is None or not broker.eligible:",
+        "if broker is None or not broker.eligible_for((item.topic_id, item.partition)):",
         "if broker is None:",
     ),
     # -- who may lead
@@ -372,6 +372,8 @@ _BELOW_MIN_ISR = "test_the_high_watermark_stands_still_below_min_isr"
 _FAULTS = "tests/broker/log/test_faults.py"
 _FAILED_SYNC = "test_after_a_failed_sync_nothing_more_is_stable_and_the_directory_is_offline"
 _CONTROLLER = "tests/controller/control/test_controller.py"
+_WRITERS = "tests/broker/replication/test_writers.py"
+_EARLIER_LIFE = "test_what_an_earlier_life_of_a_broker_says_does_not_count"
 _COMPARES = "test_alter_partition_compares_and_sets"
 BY_TESTS = {
     "acks=all needs min.insync.replicas": f"{_DIVERGENCE}::{_BELOW_MIN_ISR}",
@@ -398,6 +400,32 @@ BY_TESTS = {
     "a host that lost its page cache leaves ISR and ELR": (
         f"{_CONTROLLER}::test_lost_page_cache_leaves_isr_and_elr"
     ),
+    "a leader that was asked to hand over accepts no more": (
+        f"{_WRITERS}::test_a_leader_that_was_asked_to_hand_over_accepts_no_more"
+    ),
+    "a broker that ends accepts no more writes": (
+        f"{_WRITERS}::test_a_broker_that_ends_accepts_no_more_writes"
+    ),
+    "a request of an earlier registration is refused": f"{_CONTROLLER}::{_EARLIER_LIFE}",
+    "a member of the ISR is the broker that fetched (KIP-903)": f"{_CONTROLLER}::{_EARLIER_LIFE}",
+    "a lease runs from the sending of the heartbeat": (
+        "tests/broker/test_heartbeat.py::test_a_lease_counts_from_the_sending"
+    ),
+    "epochs are cut with the log": (
+        "tests/broker/log/test_cores.py::test_epochs_answer_as_kip_279_says"
+    ),
+    "a torn end is cut by its checksum": (
+        "tests/broker/log/test_recovery.py::"
+        "test_a_torn_last_batch_is_cut_wherever_its_bytes_are_wrong"
+    ),
+    "damage in the middle is not cut as if it were a torn end": (
+        "tests/broker/log/test_recovery.py::"
+        "test_a_damaged_log_leaves_the_others_alone_and_stays_refused"
+    ),
+    "a damaged record is refused by its reader": (
+        "tests/client/record/test_damage.py::test_a_damaged_record_is_refused_by_its_reader"
+    ),
+    "a stale leader epoch is fenced": (f"{_DIVERGENCE}::test_a_fetch_in_another_epoch_is_refused"),
 }
 
 
