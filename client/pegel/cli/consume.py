@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from pegel.cli.options import cluster_options, connect, leave_broken_pipe, run
+from pegel.cli.options import arguments_checked, cluster_options, connect, leave_broken_pipe, run
 from pegel.cli.times import parse_time
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from pegel.types import ConsumerBatch, TopicPartition
 
 _END_POLL = 0.1
+# Partitions named in one line; the rest is counted.
+_NAMED_MAX = 5
 
 
 @click.command()
@@ -76,22 +78,23 @@ def consume(
             "a group goes on where it stopped; `pegel groups reset-offsets` moves it"
         )
     timestamp = None if since is None else parse_time(since, datetime.now(UTC), "--since")
+    style: Style = "json" if as_json else "keys" if with_keys else "values"
 
     async def work() -> None:
-        async with (
-            connect(bootstrap, timeout) as client,
-            client.consumer(
+        async with connect(bootstrap, timeout) as client:
+            consumer = client.consumer(
                 *(() if partition else (topic,)),
                 partitions=[(topic, p) for p in partition] or None,
                 group=group,
                 offset_reset="earliest" if from_beginning else "latest",
                 isolation="read_committed" if committed else "read_uncommitted",
-            ) as consumer,
-        ):
-            await _seek(consumer, offset, timestamp)
-            style: Style = "json" if as_json else "keys" if with_keys else "values"
-            with suppress(asyncio.CancelledError):  # Ctrl-C: what was printed is committed
-                await _print(consumer, style, max_records, exit_at_end)
+            )
+            with arguments_checked():
+                await consumer.start()
+            async with consumer:
+                await _seek(consumer, offset, timestamp)
+                with suppress(asyncio.CancelledError):  # Ctrl-C: what was printed is committed
+                    await _print(consumer, style, max_records, exit_at_end)
 
     # Ctrl-C is how this command ends.
     run(work(), interrupt_code=0)
@@ -105,13 +108,31 @@ async def _seek(consumer: Consumer, offset: int | None, timestamp: int | None) -
         await consumer.seek_to_time(timestamp)
     if offset is None:
         return
-    if offset >= 0:
-        for tp in consumer.assignment:
-            consumer.seek(tp, offset)
-        return
     starts, ends = await consumer.beginning_offsets(), await consumer.end_offsets()
+    if offset >= 0:
+        _check_range(offset, starts, ends)
     for tp, end in ends.items():
-        consumer.seek(tp, max(starts[tp], end + offset))
+        wanted = offset if offset >= 0 else end + offset
+        consumer.seek(tp, min(max(starts[tp], wanted), end))
+
+
+def _check_range(
+    offset: int, starts: dict[TopicPartition, int], ends: dict[TopicPartition, int]
+) -> None:
+    """Say where there is no such offset; an error where no partition has it yet."""
+    from pegel.errors import OffsetOutOfRangeError
+
+    short = {tp: end for tp, end in ends.items() if end < offset}
+    told = ", ".join(f"{tp} ends at {end}" for tp, end in list(short.items())[:_NAMED_MAX])
+    told += f" and {len(short) - _NAMED_MAX} more" if len(short) > _NAMED_MAX else ""
+    if short and len(short) == len(ends):
+        raise OffsetOutOfRangeError(f"offset {offset} is beyond the end: {told}")
+    if short:
+        click.echo(f"pegel: offset {offset} is beyond the end: {told}; read from there", err=True)
+    for tp, start in starts.items():
+        if offset < start:
+            text = f"pegel: {tp} begins at {start}: what was before is deleted; read from there"
+            click.echo(text, err=True)
 
 
 async def _print(

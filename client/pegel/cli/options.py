@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 import click
@@ -62,6 +63,20 @@ def connect(bootstrap: str, timeout: float) -> AsyncClient:
         return AsyncClient(bootstrap, options=options)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--bootstrap") from None
+
+
+@contextmanager
+def arguments_checked() -> Iterator[None]:
+    """What a call refuses because of its arguments was typed by somebody: one line, no traceback.
+
+    Around single calls only: anywhere else a ValueError is a bug of ours.
+    """
+    from pegel.errors import PegelError
+
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise PegelError(str(error)) from None
 
 
 def run(work: Coroutine[None, None, None], *, interrupt_code: int = 1) -> None:

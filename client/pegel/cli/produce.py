@@ -7,12 +7,21 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Coroutine
+from contextlib import suppress
 from typing import TYPE_CHECKING, Literal, cast
 
 import click
 
-from pegel.cli.lines import JsonLines, PlainLines, Split
-from pegel.cli.options import cluster_options, connect, json_option, parse_pairs, run
+from pegel.cli.lines import Columns, JsonLines, PlainLines, Split
+from pegel.cli.options import (
+    arguments_checked,
+    cluster_options,
+    connect,
+    json_option,
+    parse_pairs,
+    run,
+)
 from pegel.cli.output import print_json
 
 if TYPE_CHECKING:
@@ -24,6 +33,10 @@ _CHUNKS_AHEAD = 4
 # Acknowledgements are looked at this far behind, so that a failure ends the command early.
 _UNCHECKED_CALLS = 256
 _SHOW_AFTER, _SHOW_EVERY = 1.0, 0.5
+# Without an acknowledgement for so many seconds the command says what it waits for.
+_TELL_AFTER, _LOOK_EVERY = 2.0, 0.1
+# What ends a delivery is that nothing moves (``--timeout``), not that much lies before it.
+_DELIVERY_TIMEOUT_MIN = 600.0
 
 
 @click.command()
@@ -67,7 +80,7 @@ def produce(
     compression: str,
     as_json: bool,
 ) -> None:
-    r"""Write each line of standard input to TOPIC.
+    """Write each line of standard input to TOPIC.
 
     \b
     seq 1000 | pegel produce numbers
@@ -92,23 +105,59 @@ def produce(
         split = PlainLines(separator, headers)
 
     async def work() -> None:
+        from pegel.errors import PegelError
+
         lines = _Lines(sys.stdin.fileno())
         async with connect(bootstrap, timeout) as client:
             producer = client.producer(
                 acks=cast(Literal[0, 1, "all"], acks if acks == "all" else int(acks)),
                 compression=cast(Literal["none", "gzip", "snappy", "lz4", "zstd"], compression),
                 linger_ms=2.0,
-                delivery_timeout=max(timeout, 30.0),
+                delivery_timeout=max(timeout, _DELIVERY_TIMEOUT_MIN),
             )
             job = _Job(producer, topic, partition, split)
             try:
-                await job.write(lines)
+                await _unless_stuck(job, job.write(lines), timeout)
             finally:
                 job.hide_progress()
-                await producer.close()
+                with suppress(PegelError):  # that of the writing is the one to see
+                    await producer.close(timeout=job.patience)
         job.report(as_json)
 
     run(work())
+
+
+async def _unless_stuck(job: _Job, writing: Coroutine[None, None, None], timeout: float) -> None:
+    """Write, unless the oldest lines that are not acknowledged stay so for ``timeout`` seconds.
+
+    Raises:
+        DeliveryTimeoutError: they do; it says why. PegelError: the writing failed.
+    """
+    from pegel.errors import DeliveryTimeoutError
+
+    task = asyncio.ensure_future(writing)
+    oldest, since, told = None, time.monotonic(), ""
+    try:
+        while not (await asyncio.wait({task}, timeout=_LOOK_EVERY))[0]:
+            now, found = time.monotonic(), job.oldest_unacknowledged()
+            if found is None or found is not oldest:
+                oldest, since = found, now
+                continue
+            waited, why = now - since, job.obstacle()
+            if waited >= timeout:
+                job.patience = 0.0
+                raise DeliveryTimeoutError(
+                    f"no acknowledgement in {timeout:.3g} s: {why}; {job.acknowledged} records "
+                    "before were acknowledged, those after may have been written"
+                )
+            if waited >= _TELL_AFTER and why != told:
+                job.hide_progress()
+                click.echo(f"pegel: waiting for an acknowledgement: {why}", err=True)
+                told = why
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+    task.result()
 
 
 class _Lines:
@@ -164,6 +213,7 @@ class _Job:
         self._started = time.monotonic()
         self._shown = 0.0
         self._unchecked: deque[ManyDelivery] = deque()
+        self.patience = 10.0  # seconds for what is on its way when the command ends
         self.lines = 0
         self.acknowledged = 0
         self.size = 0
@@ -173,15 +223,7 @@ class _Job:
             columns = self._split(chunk, self.lines)
             self.lines += len(chunk)
             self.size += sum(map(len, chunk))
-            self._unchecked.append(
-                await self._producer.send_many_soon(
-                    self._topic,
-                    columns.values,
-                    keys=columns.keys,
-                    headers=columns.headers,
-                    partition=self._partition,
-                )
-            )
+            self._unchecked.append(await self._send(columns))
             while self._unchecked and (
                 self._unchecked[0].done or len(self._unchecked) > _UNCHECKED_CALLS
             ):
@@ -191,8 +233,27 @@ class _Job:
             await self._check()
             self._show_progress()
 
+    async def _send(self, columns: Columns) -> ManyDelivery:
+        with arguments_checked():
+            return await self._producer.send_many_soon(
+                self._topic,
+                columns.values,
+                keys=columns.keys,
+                headers=columns.headers,
+                partition=self._partition,
+            )
+
+    def oldest_unacknowledged(self) -> ManyDelivery | None:
+        return next((d for d in self._unchecked if not d.done), None)
+
+    def obstacle(self) -> str:
+        """Why nothing is acknowledged, and what tells more."""
+        why = self._producer.obstacle() or "the broker does not answer"
+        return f"{why}; `pegel explain {self._topic}` and `pegel cluster health` tell more"
+
     async def _check(self) -> None:
-        self.acknowledged += (await self._unchecked.popleft()).count
+        self.acknowledged += (await self._unchecked[0]).count
+        self._unchecked.popleft()
 
     def _show_progress(self) -> None:
         now = time.monotonic()

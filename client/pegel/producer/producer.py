@@ -317,6 +317,14 @@ class Producer:
             self._sender.close()
         self._raise_lost()
 
+    def obstacle(self) -> str:
+        """What unacknowledged records wait for, in one line; "" where nothing has gone wrong."""
+        for key, queue in self._sender.queues.items():
+            known = None if queue.idle else self._view.partition(*key)
+            if known is not None and known.leader < 0:
+                return f"{queue.topic}-{queue.partition} has no leader"
+        return str(self._sender.last_error or "")
+
     def _raise_lost(self) -> None:
         sender = self._sender
         lost, error = sender.lost_records, sender.lost_error

@@ -57,7 +57,7 @@ class Sender:
         self._watch: asyncio.TimerHandle | None = None
         self._flushing = 0
         self._closed = False
-        self._last_error: PegelError | None = None
+        self.last_error: PegelError | None = None
         # Failures of records whose delivery nobody awaited: told by flush() and close().
         self.lost_records = 0
         self.lost_error: BaseException | None = None
@@ -246,7 +246,7 @@ class Sender:
             else:
                 await self._cluster.pool.get(broker.endpoint, PRODUCE)
         except PegelError as error:
-            self._last_error = error
+            self.last_error = error
             self._cluster.metadata.request_refresh()
             now = self._loop.time()
             for key, queue in self._active.items():
@@ -325,7 +325,7 @@ class Sender:
 
     def _on_request_failed(self, sent: InFlight, error: PegelError) -> None:
         """No answer, or none that can be read: whether the batches were written is not known."""
-        self._last_error = error
+        self.last_error = error
         now = self._loop.time()
         for queue, batch in sent.batches.values():
             if error.retriable:
@@ -366,7 +366,7 @@ class Sender:
                 error.add_note(f"record {record.batch_index}: {record.batch_index_error_message}")
             self._fail(batch, error)
             return
-        self._last_error = error
+        self.last_error = error
         if what is Verdict.NEW_EPOCH or (what is Verdict.OUT_OF_ORDER and queue.is_first(batch)):
             queue.needs_epoch = True
         queue.on_failed(batch)
@@ -450,7 +450,7 @@ class Sender:
         now = self._loop.time()
         for queue in self._active.values():
             for batch in queue.drop_expired(now):
-                self._fail(batch, expired(batch, self._options, self._last_error))
+                self._fail(batch, expired(batch, self._options, self.last_error))
         for broker in self._brokers.values():
             if not broker.in_flight:
                 continue
@@ -491,7 +491,7 @@ class Sender:
             self.wake()
 
     def _on_error(self, error: PegelError) -> None:
-        self._last_error = error
+        self.last_error = error
 
     def _fail_everything(self, error: PegelError) -> None:
         for queue in self._active.values():

@@ -167,3 +167,7 @@ class Producer:
             PegelError: as ``flush``.
         """
         return self._portal.call(self._inner.close(timeout))
+
+    def obstacle(self) -> str:
+        """What unacknowledged records wait for, in one line; "" where nothing has gone wrong."""
+        return self._portal.run(self._inner.obstacle)

@@ -194,3 +194,76 @@ def test_times() -> None:
     assert parse_time("2026-11-23T20:00+00:00", now, "--since") == ms
     with pytest.raises(click.BadParameter):
         parse_time("soon", now, "--since")
+
+
+@pytest.mark.parametrize("command", [("produce",), ("consume", "--exit-at-end")])
+def test_a_partition_that_is_not_there_is_one_line_that_names_those_there_are(
+    command: tuple[str, ...],
+) -> None:
+    async def body(cluster: FakeCluster) -> None:
+        cluster.add_topic("t", 3)
+        code, out, err = await pegel(cluster, *command, "t", "--partition", "99", stdin=b"x\n")
+        assert (code, out) == (1, "")
+        assert err == "pegel: topic 't' has partitions 0 to 2, not 99\n"
+
+    run(body)
+
+
+def test_an_offset_beyond_the_end_is_an_error_that_names_the_end() -> None:
+    async def body(cluster: FakeCluster) -> None:
+        cluster.add_topic("t", 2)
+        await pegel(cluster, "produce", "t", "-p", "0", stdin=b"a\nb\nc\n")
+        consume = ("consume", "t", "--exit-at-end", "--offset")
+        code, out, err = await pegel(cluster, *consume, "99999", "-p", "0")
+        assert (code, out) == (1, "")
+        assert err == "pegel: offset 99999 is beyond the end: t-0 ends at 3\n"
+        code, out, err = await pegel(cluster, *consume, "3", "-p", "0")
+        assert (code, out, err) == (0, "", "")  # the next record that comes
+        code, out, err = await pegel(cluster, *consume, "2")
+        assert (code, out) == (0, "c\n")
+        assert err == "pegel: offset 2 is beyond the end: t-1 ends at 0; read from there\n"
+
+    run(body)
+
+
+def test_an_offset_that_is_deleted_is_read_from_the_first_that_is_not() -> None:
+    async def body(cluster: FakeCluster) -> None:
+        partition = cluster.add_topic("t").partitions[0]
+        await pegel(cluster, "produce", "t", stdin=b"a\nb\nc\n")
+        partition.log_start_offset = 3
+        code, out, err = await pegel(cluster, "consume", "t", "--offset", "1", "--exit-at-end")
+        assert (code, out) == (0, "")
+        assert err == "pegel: t-0 begins at 3: what was before is deleted; read from there\n"
+
+    run(body)
+
+
+def test_produce_says_what_it_waits_for_and_gives_up_after_its_timeout() -> None:
+    """Nothing printed and no end: a topic with too few replicas in sync looked like a hang."""
+
+    async def body(cluster: FakeCluster) -> None:
+        cluster.add_topic("t")
+        cluster.script(ApiKey.PRODUCE, *[ErrorCode.NOT_ENOUGH_REPLICAS] * 10_000)
+        code, out, err = await pegel(cluster, "produce", "t", "--timeout", "2.5", stdin=b"x\n")
+        assert (code, out) == (1, "")
+        first, last = err.splitlines()
+        assert first.startswith("pegel: waiting for an acknowledgement: t-0: ")
+        assert last.startswith("pegel: no acknowledgement in 2.5 s: t-0: ")
+        for line in first, last:
+            assert "(NOT_ENOUGH_REPLICAS); `pegel explain t`" in line
+
+    run(body)
+
+
+def test_produce_to_a_partition_without_a_leader_names_it() -> None:
+    async def body(cluster: FakeCluster) -> None:
+        cluster.add_topic("t", 2)
+        cluster.move("t", 1, -1)
+        code, out, err = await pegel(
+            cluster, "produce", "t", "-p", "1", "--timeout", "0.5", stdin=b"x\n"
+        )
+        assert (code, out) == (1, "")
+        assert err.startswith("pegel: no acknowledgement in 0.5 s: t-1 has no leader; `pegel ")
+        assert "Traceback" not in err
+
+    run(body)
