@@ -21,6 +21,7 @@ from pegel_controller.rpc.messages import (
 )
 
 NEVER = 2**62
+LONG_AGO = 0.0  # of a monotonic clock
 
 
 @dataclass(slots=True)
@@ -61,6 +62,15 @@ class BrokerControl:
             for node_id, broker in sorted(image.brokers.items())
             if not broker.fenced
         }
+
+    def on_failure(self, image: MetadataImage) -> None:
+        """A handler failed, and `image` is the tip again: what was to be fenced will be, later.
+
+        A broker that is not fenced always has a session: without one nobody would miss it.
+        """
+        for node_id, broker in sorted(image.brokers.items()):
+            if not broker.fenced:
+                self.sessions.setdefault(node_id, Session(LONG_AGO))
 
     def register(
         self, now: float, tip: Tip, request: RegisterBrokerRequest
@@ -173,13 +183,13 @@ class BrokerControl:
 
     def fence(self, tip: Tip, broker_id: int, reason: str) -> list[Record]:
         """Applies to the tip and returns: the fence and all changes that follow from it."""
-        session = self.sessions.get(broker_id)
-        if session is not None:
-            session.serve_from_index = NEVER
         fenced = BrokerFencedRecord(broker_id, tip.image.brokers[broker_id].broker_epoch, reason)
         tip.apply([fenced])
         changes = tip.without(broker_id, reason)
         tip.apply(changes)
+        session = self.sessions.get(broker_id)
+        if session is not None:
+            session.serve_from_index = NEVER
         return [fenced, *changes]
 
     def expire(self, now: float, tip: Tip) -> list[Record]:

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import wraps
 from random import Random
-from typing import TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 from pegel.protocol.errors import ErrorCode
 from pegel_controller.control import elections, handover, reassignment, replacement
@@ -20,10 +21,29 @@ from pegel_controller.rpc import messages as m
 from pegel_controller.rpc.reassignment_messages import AlterReassignmentsRequest
 
 T = TypeVar("T")
+P = ParamSpec("P")
+Handler = Callable[Concatenate["Controller", P], ControllerResult]
 
 
 class NotActiveError(RuntimeError):
     """This controller does not lead: the caller must redirect."""
+
+
+def _atomic(handler: Handler[P]) -> Handler[P]:
+    """A handler that fails leaves the tip as it was: what it has applied will not be proposed."""
+
+    @wraps(handler)
+    def guarded(self: "Controller", /, *args: P.args, **kwargs: P.kwargs) -> ControllerResult:
+        before = None if self._tip is None else self._tip.image
+        try:
+            return handler(self, *args, **kwargs)
+        except Exception:
+            if before is not None:
+                self._tip = Tip(before, self.options.static_configs)
+                self.brokers.on_failure(before)
+            raise
+
+    return guarded
 
 
 class Controller:
@@ -56,6 +76,7 @@ class Controller:
             raise NotActiveError("this controller is not the active one")
         return self._tip
 
+    @_atomic
     def bootstrap(self, cluster_id: str) -> ControllerResult:
         """First entry of a new cluster: ELR on, with its cluster-wide min.insync.replicas."""
         return self._done(
@@ -96,16 +117,19 @@ class Controller:
         self.tip.apply(records)
         return ControllerResult(tuple(records), response)
 
+    @_atomic
     def note(self, record: r.Record) -> ControllerResult:
         """A record that this node's own shell wants committed."""
         return self._done([record], None)
 
     # -- brokers
 
+    @_atomic
     def register_broker(self, now: float, request: m.RegisterBrokerRequest) -> ControllerResult:
         records, response = self.brokers.register(now, self.tip, request)
         return ControllerResult(tuple(records), response)
 
+    @_atomic
     def heartbeat(self, now: float, request: m.HeartbeatRequest) -> ControllerResult:
         records, response = self.brokers.heartbeat(now, self.tip, self.committed, request)
         if len(self.handovers) and not response.error:
@@ -113,6 +137,7 @@ class Controller:
             response = replace(response, hand_over=asked)
         return ControllerResult(tuple(records), response)
 
+    @_atomic
     def resign(self, now: float, request: m.ResignRequest) -> ControllerResult:
         """A live leader accepts no more writes: now another one may be elected."""
         error = check_epoch(self.tip, request.broker_id, request.broker_epoch)
@@ -137,6 +162,7 @@ class Controller:
         session.connection_lost = True
         return True
 
+    @_atomic
     def on_probe_result(self, now: float, broker_id: int, refused: bool) -> ControllerResult:
         """Connection lost *and* refused: the process is dead, fence it now."""
         session = self.brokers.sessions.get(broker_id)
@@ -158,6 +184,7 @@ class Controller:
         if session is not None:
             session.applied_index = max(session.applied_index, index)
 
+    @_atomic
     def unregister_broker(self, now: float, request: m.UnregisterBrokerRequest) -> ControllerResult:
         broker = self.tip.image.brokers.get(request.broker_id)
         if broker is None:
@@ -172,6 +199,7 @@ class Controller:
         self.brokers.sessions.pop(request.broker_id, None)
         return ControllerResult((*records, gone), m.UnregisterBrokerResponse())
 
+    @_atomic
     def update_offline_replicas(
         self, now: float, request: m.UpdateOfflineReplicasRequest
     ) -> ControllerResult:
@@ -184,6 +212,7 @@ class Controller:
 
     # -- partitions
 
+    @_atomic
     def alter_partition(self, now: float, request: m.AlterPartitionRequest) -> ControllerResult:
         error = check_epoch(self.tip, request.broker_id, request.broker_epoch)
         if error:
@@ -191,10 +220,12 @@ class Controller:
         records, results = elections.alter_partitions(self.tip, request, self.handovers)
         return ControllerResult(tuple(records), m.AlterPartitionResponse(partitions=tuple(results)))
 
+    @_atomic
     def elect_leaders(self, now: float, request: m.ElectLeadersRequest) -> ControllerResult:
         records, response = elections.elect_leaders(self.tip, request, self.handovers)
         return ControllerResult(tuple(records), response)
 
+    @_atomic
     def alter_reassignments(
         self, now: float, request: AlterReassignmentsRequest
     ) -> ControllerResult:
@@ -204,6 +235,7 @@ class Controller:
 
     # -- topics and configs
 
+    @_atomic
     def create_topics(self, now: float, request: m.CreateTopicsRequest) -> ControllerResult:
         room = self.options.partitions_per_request_max
         names = [topic.name for topic in request.topics]
@@ -228,6 +260,7 @@ class Controller:
             results.append(result)
         return ControllerResult(tuple(records), m.CreateTopicsResponse(tuple(results)))
 
+    @_atomic
     def delete_topics(self, now: float, request: m.DeleteTopicsRequest) -> ControllerResult:
         records: list[r.Record] = []
         results = []
@@ -255,6 +288,7 @@ class Controller:
             results.append(m.DeleteTopicResult(topic.name, topic.topic_id))
         return ControllerResult(tuple(records), m.DeleteTopicsResponse(tuple(results)))
 
+    @_atomic
     def create_partitions(self, now: float, request: m.CreatePartitionsRequest) -> ControllerResult:
         room = self.options.partitions_per_request_max
         records: list[r.Record] = []
@@ -270,6 +304,7 @@ class Controller:
             results.append(_topic_result(topic.name, error))
         return ControllerResult(tuple(records), m.CreatePartitionsResponse(tuple(results)))
 
+    @_atomic
     def alter_configs(self, now: float, request: m.AlterConfigsRequest) -> ControllerResult:
         records: list[r.Record] = []
         results = []
@@ -288,6 +323,7 @@ class Controller:
             results.append(m.ConfigResourceResult(kind, name, code, message))
         return ControllerResult(tuple(records), m.AlterConfigsResponse(tuple(results)))
 
+    @_atomic
     def allocate_producer_ids(
         self, now: float, request: m.AllocateProducerIdsRequest
     ) -> ControllerResult:
@@ -300,6 +336,7 @@ class Controller:
 
     # -- time
 
+    @_atomic
     def tick(self, now: float) -> ControllerResult:
         """Session expiry, moves, replacements, and the balance of preferred leaders."""
         records = self.brokers.expire(now, self.tip)

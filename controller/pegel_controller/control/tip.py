@@ -41,6 +41,10 @@ class Tip:
                 self.absent[broker] = None
 
     def apply(self, records: Sequence[Record]) -> None:
+        """Raises `ValueError` where one does not fit; the tip is as it was then."""
+        if not records:
+            return
+        image = self.image.apply(records, self.image.index)
         for record in records:
             if isinstance(record, PartitionChangeRecord):
                 if record.replicas:
@@ -59,8 +63,7 @@ class Tip:
                 self.absent[record.node_id] = None
             elif isinstance(record, BrokerUnfencedRecord):
                 self.absent.pop(record.node_id, None)
-        if records:
-            self.image = self.image.apply(records, self.image.index)
+        self.image = image
 
     def _index(self, topic_id: UUID, number: int, replicas: Sequence[int]) -> None:
         for broker in replicas:
