@@ -8,10 +8,10 @@ refuses writes from then on and resigns, and only then the election is made.
 from collections.abc import Iterable
 from dataclasses import replace
 
-from pegel_controller.control.partitions import next_partition
+from pegel_controller.control.partitions import change_to, next_partition
 from pegel_controller.control.tip import PartitionKey, Tip
 from pegel_controller.metadata.image import NO_LEADER, PartitionState
-from pegel_controller.metadata.records import PartitionChangeRecord, Record
+from pegel_controller.metadata.records import Record
 from pegel_controller.rpc import messages as m
 
 # In one heartbeat's response; the next one asks for more.
@@ -68,7 +68,8 @@ class Handovers:
                 min_isr=min_isr, prefer=_successor(tip, key, old), reason=_why(old),
             )  # fmt: skip
             if change is None or change.leader == broker:
-                change = _same_leader_again(key, old)
+                again = replace(old, reason="preferred is gone again")
+                change = change_to(*key, old, again, resigned=True)
             tip.apply([change])
             records.append(change)
         return records
@@ -88,14 +89,6 @@ def _successor(tip: Tip, key: PartitionKey, old: PartitionState) -> int:
 
 def _why(old: PartitionState) -> str:
     return "the leader moves away" if old.leader in old.removing else "preferred"
-
-
-def _same_leader_again(key: PartitionKey, old: PartitionState) -> PartitionChangeRecord:
-    record = PartitionChangeRecord(
-        *key, old.isr, old.elr, old.last_known_elr, old.leader, old.leader_epoch,
-        old.partition_epoch + 1, old.leader_recovery_state, "preferred is gone again",
-    )  # fmt: skip
-    return replace(record, leader_epoch=old.leader_epoch + 1)
 
 
 def wire(found: Iterable[tuple[PartitionKey, int]]) -> tuple[m.HandOver, ...]:

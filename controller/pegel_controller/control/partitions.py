@@ -1,12 +1,64 @@
-"""Elections, ISR and ELR: the one place that decides a partition's next state (KIP-966)."""
+"""Elections, ISR and ELR (KIP-966), and the one place where changes of a partition are made.
 
-from collections.abc import Callable
+Whatever is to change, elections, moves, resignations or configurations, `change_to` makes the
+record: it keeps the epochs, and refuses what would break a partition.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from uuid import UUID
 
 from pegel_controller.metadata.image import NO_LEADER, PartitionState
 from pegel_controller.metadata.records import PartitionChangeRecord
 
 Eligible = Callable[[int], bool]
+
+
+def change_to(
+    topic_id: UUID,
+    number: int,
+    old: PartitionState,
+    new: PartitionState,
+    *,
+    resigned: bool = False,
+) -> PartitionChangeRecord:
+    """The record that makes `new` of `old`; both epochs of `new` are set here.
+
+    Leader epoch grows by one at a leader change, or where the leader `resigned` and leads on;
+    partition epoch at each change.
+
+    Raises:
+        AssertionError: `new` breaks an invariant, or forgets who holds what was acknowledged.
+    """
+    assert new.leader == NO_LEADER or new.leader in new.isr
+    assert not set(new.isr) & set(new.elr)
+    assert set(new.isr) <= set(new.replicas)
+    assert set(new.elr) <= set(new.replicas)
+    assert last_holders(new) or not last_holders(old), "nobody could ever be elected safely again"
+    moved = (new.replicas, new.adding, new.removing, new.original)
+    if moved == (old.replicas, old.adding, old.removing, old.original):
+        moved = ((), (), (), ())
+    replicas, adding, removing, original = moved
+    return PartitionChangeRecord(
+        topic_id, number, new.isr, new.elr, new.last_known_elr, new.leader,
+        old.leader_epoch + (new.leader != old.leader or resigned), old.partition_epoch + 1,
+        new.leader_recovery_state, new.reason,
+        replicas=replicas, adding=adding, removing=removing, original=original,
+    )  # fmt: skip
+
+
+def last_holders(state: PartitionState) -> tuple[int, ...]:
+    """Replicas that hold all that was acknowledged, or the last one known to have held it.
+
+    Empty only in metadata of versions that could forget them: such a partition stays offline
+    until an unclean election is ordered or allowed.
+    """
+    return state.isr or state.elr or state.last_known_elr
+
+
+def needed_in_sync(min_isr: int, replication_factor: int) -> int:
+    """How many in sync may acknowledge acks=all; then nobody outside of the ISR is eligible."""
+    return min(min_isr, replication_factor)
 
 
 def next_partition(
@@ -27,7 +79,6 @@ def next_partition(
 
     `lost`: a replica whose page cache is gone; it leaves the ELR too. `prefer`:
     ordered leader, used if it is in the ISR. The leader is kept when it may be.
-    Leader epoch grows by one at a leader change, partition epoch at each change.
     """
     trusted = tuple(
         r for r in old.replicas if r != lost and (r in old.isr or r in old.elr or r in isr)
@@ -40,27 +91,25 @@ def next_partition(
         # Other replicas' data no longer counts: they follow the new leader's history.
         elr: tuple[int, ...] = ()
         recovery = 1
-    elif len(isr) >= min(min_isr, old.replication_factor):
+    elif len(isr) >= needed_in_sync(min_isr, old.replication_factor):
         elr = ()
     else:
         elr = tuple(r for r in trusted if r not in isr)
-    last_known: tuple[int, ...] = ()
-    if not isr and not elr:
-        last_known = old.last_known_elr
-        if not last_known:
-            last = old.leader if old.leader != NO_LEADER else (*old.isr, *old.elr)[-1]
-            last_known = (last,)
-    new = (isr, elr, last_known, leader, recovery)
-    if new == (old.isr, old.elr, old.last_known_elr, old.leader, old.leader_recovery_state):
+    new = replace(
+        old, isr=isr, elr=elr, last_known_elr=() if isr or elr else _last_known(old),
+        leader=leader, leader_recovery_state=recovery,
+    )  # fmt: skip
+    if new == old:
         return None
-    assert leader == NO_LEADER or leader in isr
-    assert not set(isr) & set(elr)
-    assert set(isr) <= set(old.replicas)
-    epoch = old.leader_epoch + (leader != old.leader)
-    part_epoch = old.partition_epoch + 1
-    return PartitionChangeRecord(
-        topic_id, number, isr, elr, last_known, leader, epoch, part_epoch, recovery, reason
-    )
+    return change_to(topic_id, number, old, replace(new, reason=reason))
+
+
+def _last_known(old: PartitionState) -> tuple[int, ...]:
+    """Whom to remember where ISR and ELR become empty; empty where nobody was known before."""
+    if old.last_known_elr:
+        return old.last_known_elr
+    known: Sequence[int] = (*old.isr, *old.elr) if old.leader == NO_LEADER else (old.leader,)
+    return tuple(known[-1:])
 
 
 def _elect(
@@ -85,7 +134,8 @@ def _elect(
     if not trusted and old.last_known_elr and eligible(old.last_known_elr[0]):
         return old.last_known_elr[0], True
     if unclean:
-        for replica in old.replicas:
+        # One that is being added may hold nothing yet.
+        for replica in sorted(old.replicas, key=lambda r: r in old.adding):
             if eligible(replica):
                 return replica, True
     return NO_LEADER, False

@@ -17,6 +17,7 @@ from dataclasses import replace
 
 from pegel.protocol.errors import ErrorCode
 from pegel_controller.control.handover import Handovers
+from pegel_controller.control.partitions import change_to, last_holders, needed_in_sync
 from pegel_controller.control.tip import PartitionKey, Tip
 from pegel_controller.control.topics import TopicError
 from pegel_controller.metadata.image import NO_LEADER, PartitionState
@@ -28,6 +29,7 @@ from pegel_controller.rpc.reassignment_messages import (
 )
 
 STARTED, COMPLETED, CANCELLED = "reassigned", "moved", "reassignment cancelled"
+ELECT_UNCLEANLY = "order an unclean election, then cancel"
 
 
 def alter(
@@ -132,30 +134,44 @@ def _start(
     leaving = tuple(r for r in old.replicas if r not in target)
     adding = tuple(r for r in target if r not in original)
     if not leaving and not adding:
-        return _change(key, old, reason, replicas=target)  # only another order
-    return _change(
-        key, old, reason,
-        replicas=target + leaving, adding=adding, removing=leaving, original=original,
+        original = ()  # only another order
+    new = replace(
+        old, replicas=target + leaving, adding=adding, removing=leaving, original=original,
+        reason=reason,
     )  # fmt: skip
+    return change_to(*key, old, new)
 
 
 def _cancel(tip: Tip, key: PartitionKey, old: PartitionState) -> PartitionChangeRecord:
-    isr = tuple(r for r in old.isr if r in old.original)
-    if old.isr and not isr:
+    if not set(old.original) & set(last_holders(old)):
         name = tip.image.topics_by_id[key[0]].name
         message = (
             f"Unable to revert partition assignment for {name}:{key[1]} because it would require "
-            f"an unclean leader election: in sync are only {_names(old.isr)}."
+            f"an unclean leader election: {_why_not(old)}."
         )
         raise TopicError(ErrorCode.INVALID_REPLICA_ASSIGNMENT, message)
-    if old.leader == NO_LEADER or old.leader in isr:
+    if old.leader == NO_LEADER or old.leader in old.original:
         return _settle(tip, key, old, old.original, CANCELLED)
     # The live leader leaves: it must resign before another is elected.
     leaving = tuple(r for r in old.replicas if r not in old.original)
-    return _change(
-        key, old, CANCELLED,
-        replicas=old.original + leaving, removing=leaving, original=old.original,
-    )  # fmt: skip
+    new = replace(
+        old, replicas=old.original + leaving, adding=(), removing=leaving, reason=CANCELLED
+    )
+    return change_to(*key, old, new)
+
+
+def _why_not(old: PartitionState) -> str:
+    """Why a move cannot be cancelled now, and what is possible."""
+    wait = f"cancel when one of {_names(old.original)} has caught up"
+    if old.isr:
+        return f"in sync are only {_names(old.isr)}; {wait}"
+    holders = last_holders(old)
+    if not holders:
+        return f"nobody is known to hold what was acknowledged; {ELECT_UNCLEANLY}"
+    return (
+        f"what was acknowledged is known to be only on {_names(holders)}, which cannot lead now; "
+        f"bring that back and {wait}, or give it up: {ELECT_UNCLEANLY}"
+    )
 
 
 def advance(tip: Tip, handovers: Handovers, key: PartitionKey) -> list[Record]:
@@ -186,28 +202,10 @@ def _settle(
     """The record that ends a move: ``replicas`` are left, in sync as far as they are."""
     isr = tuple(r for r in replicas if r in old.isr)
     min_isr, _ = tip.policy(key[0])
-    enough = len(isr) >= min(min_isr, len(replicas))
-    change = _change(key, old, reason, replicas=replicas)
-    return replace(
-        change,
-        isr=isr,
+    enough = len(isr) >= needed_in_sync(min_isr, len(replicas))
+    new = replace(
+        old, replicas=replicas, adding=(), removing=(), original=(), isr=isr,
         elr=() if enough else tuple(r for r in old.elr if r in replicas),
-        last_known_elr=tuple(r for r in old.last_known_elr if r in replicas),
-    )
-
-
-def _change(
-    key: PartitionKey,
-    old: PartitionState,
-    reason: str,
-    *,
-    replicas: tuple[int, ...],
-    adding: tuple[int, ...] = (),
-    removing: tuple[int, ...] = (),
-    original: tuple[int, ...] = (),
-) -> PartitionChangeRecord:
-    return PartitionChangeRecord(
-        *key, old.isr, old.elr, old.last_known_elr, old.leader, old.leader_epoch,
-        old.partition_epoch + 1, old.leader_recovery_state, reason,
-        replicas=replicas, adding=adding, removing=removing, original=original,
+        last_known_elr=tuple(r for r in old.last_known_elr if r in replicas), reason=reason,
     )  # fmt: skip
+    return change_to(*key, old, new)

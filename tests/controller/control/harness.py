@@ -110,6 +110,11 @@ class Harness:
         self.commit(self.controller.elect_leaders(self.now, request))
         self.drain_handovers()
 
+    def elect_uncleanly(self) -> None:
+        """As an operator orders it."""
+        request = m.ElectLeadersRequest(1)
+        self.commit(self.controller.elect_leaders(self.now, request))
+
     def drain_handovers(self) -> None:
         """Every live leader does as it is asked by its next heartbeat."""
         for broker in sorted(self.epochs):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -142,6 +143,89 @@ def test_cancel_that_would_lose_data_is_refused() -> None:
     h.start(1)
     assert h.alter((4, 1)) == 0
     assert h.cancel() == 0
+
+
+def only_an_added_replica_is_eligible() -> Harness:
+    """1 and 2 are to become 3 and 4; 3 led alone, and is gone."""
+    h = five(factor=2)
+    assert h.move((3, 4)) == 0
+    assert h.alter((1, 2, 3)) == 0
+    assert h.alter((1, 3)) == 0
+    for broker in (1, 3):
+        h.kill(broker)
+    state = h.partition()
+    assert (state.leader, state.isr, state.elr) == (-1, (), (3,))
+    return h
+
+
+def test_cancel_does_not_forget_the_only_replica_that_may_lead() -> None:
+    h = only_an_added_replica_is_eligible()
+    before = h.partition()
+    assert h.cancel() == ErrorCode.INVALID_REPLICA_ASSIGNMENT
+    assert "known to be only on 3, which cannot lead now" in h.message
+    assert "bring that back and cancel when one of 1, 2 has caught up" in h.message
+    assert h.move((1, 2)) == ErrorCode.INVALID_REPLICA_ASSIGNMENT, "the same by another name"
+    h.start(1)
+    assert h.cancel() == ErrorCode.INVALID_REPLICA_ASSIGNMENT
+    assert h.partition() is before
+    h.start(3)
+    assert h.alter((3, 1)) == 0
+    assert h.cancel() == 0
+    h.drain_handovers()
+    assert (h.partition().replicas, h.partition().leader) == ((1, 2), 1)
+
+
+def test_cancel_does_not_forget_the_last_known_leader() -> None:
+    h = only_an_added_replica_is_eligible()
+    h.register(3, boot="another")
+    state = h.partition()
+    assert (state.isr, state.elr, state.last_known_elr) == ((), (), (3,))
+    assert h.cancel() == ErrorCode.INVALID_REPLICA_ASSIGNMENT
+    h.heartbeat(3)
+    assert h.partition().leader == 3
+
+
+def test_what_an_added_replica_alone_held_can_be_given_up() -> None:
+    h = only_an_added_replica_is_eligible()
+    h.start(1)
+    assert h.cancel() == ErrorCode.INVALID_REPLICA_ASSIGNMENT
+    assert "give it up: order an unclean election, then cancel" in h.message
+    h.elect_uncleanly()
+    assert h.partition().leader == 1
+    assert h.cancel() == 0
+    assert (h.partition().replicas, h.partition().isr) == ((1, 2), (1,))
+
+
+def test_one_eligible_replica_of_those_before_is_enough_to_cancel() -> None:
+    h = five(factor=2, min_insync_replicas="2")
+    assert h.move((3, 4)) == 0
+    assert h.alter((1, 3)) == 0
+    for broker in (1, 3):
+        h.kill(broker)
+    assert set(h.partition().elr) == {1, 3}
+    assert h.cancel() == 0
+    assert (h.partition().replicas, h.partition().elr) == ((1, 2), (1,))
+    h.start(1)
+    assert h.partition().leader == 1
+
+
+def test_a_partition_of_which_nobody_is_known_stays_offline_and_holds_up_no_broker() -> None:
+    """Earlier versions could forget all of them."""
+    h = only_an_added_replica_is_eligible()
+    topic = h.image.topics_by_name["t"]
+    forgotten = replace(topic.partitions[0], replicas=(1, 2), elr=(), adding=(), removing=(),
+                        original=())  # fmt: skip
+    topic = replace(topic, partitions=(forgotten,))
+    image = replace(h.image, topics_by_name={"t": topic}, topics_by_id={topic.topic_id: topic})
+    h.controller = Controller(Random(7))
+    h.controller.on_leadership(h.now, image)
+    h.start(1, 3)
+    h.kill(1)
+    h.start(1)
+    h.register(2, boot="another")
+    assert h.partition() == forgotten
+    h.elect_uncleanly()
+    assert (h.partition().leader, h.partition().isr) == (1, (1,))
 
 
 @pytest.mark.parametrize(
