@@ -32,6 +32,7 @@ CAUSES: Mapping[str, str] = {
     "preferred is gone again": "the first replica of the list was to lead and is gone again",
     "returned": "a replica that may lead came back",
     "fewer are enough": "min.insync.replicas was lowered, so that who left may no longer lead",
+    "more are needed": "min.insync.replicas was raised",
     "ordered unclean": "an operator ordered an unclean election",
     "unclean allowed": "an operator allowed unclean elections (unclean.leader.election.enable)",
     "reassigned": "its replicas are being moved",

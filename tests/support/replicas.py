@@ -35,7 +35,7 @@ from pegel_broker.replication.results import (
 )
 from pegel_controller.metadata import MetadataDelta, MetadataImage, Record
 from pegel_controller.metadata import records as r
-from pegel_controller.metadata.image import RESOURCE_TOPIC
+from pegel_controller.metadata.image import RESOURCE_BROKER, RESOURCE_TOPIC
 from pegel_controller.rpc import messages as m
 from tests.support.disk_queue import LoopDiskQueues
 from tests.support.memory_disk import MemoryDisk
@@ -264,9 +264,11 @@ class Replicas:
             )
         ])  # fmt: skip
 
-    def configure(self, **config: object) -> None:
+    def configure(self, *, of_the_topic: bool = True, **config: object) -> None:
+        """Commit keys of the topic, or of all brokers."""
+        kind, name = (RESOURCE_TOPIC, TOPIC) if of_the_topic else (RESOURCE_BROKER, "")
         self.commit(
-            r.ConfigRecord(RESOURCE_TOPIC, TOPIC, key.replace("_", "."), str(value))
+            r.ConfigRecord(kind, name, key.replace("_", "."), str(value))
             for key, value in config.items()
         )
 

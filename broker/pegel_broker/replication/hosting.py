@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 from pegel.logs import Event
-from pegel_broker.log.config import LogConfig
 from pegel_broker.metrics.stats import TopicStats
+from pegel_broker.replication.configs import TopicConfigs
 from pegel_broker.replication.found import open_log
 from pegel_broker.replication.hosted import HostedPartition
 from pegel_broker.replication.isr import may_be_in_sync
 from pegel_broker.replication.partition import Partition
-from pegel_controller.config import Value, effective_topic_config
 from pegel_controller.metadata.image import INTERNAL_TOPICS, PartitionState
 
 if TYPE_CHECKING:
@@ -29,29 +27,6 @@ _log = logging.getLogger("pegel.broker")
 
 # New replicas that are made in one turn of the event loop: some milliseconds.
 SLICE = 32
-
-
-class TopicConfigs:
-    """What holds for each topic, worked out once for all partitions of one metadata image."""
-
-    def __init__(self, manager: ReplicaManager) -> None:
-        self._manager = manager
-        self._found: dict[str, tuple[Mapping[str, Value], LogConfig]] = {}
-
-    def of(self, topic: str) -> tuple[Mapping[str, Value], LogConfig]:
-        """The typed values by Kafka's names, and what a log needs of them."""
-        found = self._found.get(topic)
-        if found is None:
-            manager = self._manager
-            values = effective_topic_config(
-                manager.image, topic, manager.options.static_configs, manager.node_id
-            )
-            found = self._found[topic] = (values, LogConfig.from_values(values))
-        return found
-
-    def clear(self) -> None:
-        """The metadata is another."""
-        self._found.clear()
 
 
 class Arrivals:
@@ -125,8 +100,6 @@ def host(
     )  # fmt: skip
     stats = manager.topic_stats.setdefault(topic, TopicStats(topic))
     hosted = HostedPartition(core, log, topic_id, manager.purgatory, stats)
-    minimum = values["min.insync.replicas"]
-    assert isinstance(minimum, int)
-    hosted.min_insync_replicas = minimum
+    hosted.min_insync_replicas = configs.minimum(topic)
     hosted.set_throttled(manager.node_id, values)
     return hosted

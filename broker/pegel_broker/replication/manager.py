@@ -20,10 +20,10 @@ from pegel_broker.log.manager import LogManager
 from pegel_broker.log.partition_log import PartitionLog
 from pegel_broker.metrics.stats import ReplicationStats, TopicStats
 from pegel_broker.purgatory import Purgatory
-from pegel_broker.replication import fetching, offsets, producing, trimming
+from pegel_broker.replication import configs, fetching, offsets, producing, trimming
 from pegel_broker.replication.fetchers import ReplicaFetchers
 from pegel_broker.replication.hosted import HostedPartition
-from pegel_broker.replication.hosting import Arrivals, TopicConfigs, host
+from pegel_broker.replication.hosting import Arrivals, host
 from pegel_broker.replication.isr_sync import IsrSync
 from pegel_broker.replication.partition import Follower, Leader, State
 from pegel_broker.replication.results import (
@@ -37,9 +37,7 @@ from pegel_broker.replication.results import (
 )
 from pegel_broker.replication.standing import StandingFetches
 from pegel_broker.replication.throttle import RateLimit
-from pegel_controller.config import BROKER_CONFIGS, describe_broker_config, parse
 from pegel_controller.metadata import MetadataDelta, MetadataImage, PartitionState
-from pegel_controller.metadata.image import RESOURCE_BROKER, RESOURCE_TOPIC
 from pegel_controller.rpc.messages import AlterPartitionRequest, AlterPartitionResponse
 
 _log = logging.getLogger("pegel.broker")
@@ -92,10 +90,11 @@ class ReplicaManager:
         self.offline: dict[tuple[UUID, int], None] = {}  # replicas whose log failed
         self._fetchers = ReplicaFetchers(self)
         self.leader_limit = RateLimit()  # leader.replication.throttled.rate
+        self.follower_limit = self._fetchers.limit
         self._isr = IsrSync(self, alter_partition)
         self.trimming: dict[HostedPartition, None] = {}  # with a DeleteRecords that waits
         self._strays_checked = False
-        self._configs = TopicConfigs(self)
+        self.configs = configs.TopicConfigs(self)
         self.arrivals = Arrivals(self)
         self.standing = StandingFetches(self)
 
@@ -181,9 +180,10 @@ class ReplicaManager:
         everything is new and nobody is served yet.
         """
         self.image = image
-        self._configs.clear()
+        self.configs.clear()
         for topic_id in delta.topics_deleted:
             self._drop_topic(topic_id)
+        configs.take_minimums(self, delta)
         for topic_id, topic in delta.topics_changed.items():
             name = topic.new.name
             new = [
@@ -195,7 +195,7 @@ class ReplicaManager:
             for number, change in topic.partitions.items():
                 if not later or (name, number) in self._hosted:
                     self.update(name, topic_id, number, change.new)
-        self._apply_configs(delta, image)
+        configs.take(self, delta)
         for broker_id, broker in delta.brokers_changed.items():
             if broker.new is not None and broker.new.eligible:
                 self._isr.on_broker_eligible(broker_id)
@@ -205,37 +205,6 @@ class ReplicaManager:
         if not self._strays_checked:
             self._strays_checked = True
             self._drop_strays()
-
-    def _apply_configs(self, delta: MetadataDelta, image: MetadataImage) -> None:
-        topics = {name for kind, name in delta.configs_changed if kind == RESOURCE_TOPIC}
-        if any(kind == RESOURCE_BROKER for kind, _ in delta.configs_changed):
-            topics = {topic for topic, _ in self._hosted}
-            self._set_limits(image)
-        if topics:
-            for hosted in self.all_hosted():
-                if hosted.core.topic in topics:
-                    self._configure(hosted)
-
-    def _set_limits(self, image: MetadataImage) -> None:
-        """The rates of KIP-73, from the dynamic configuration of this broker or of all."""
-        described = describe_broker_config(image, self.node_id, self.options.static_configs)
-        for side, limit in (("leader", self.leader_limit), ("follower", self._fetchers.limit)):
-            key = f"{side}.replication.throttled.rate"
-            rate = parse(BROKER_CONFIGS[key], described[key].value)
-            assert isinstance(rate, int)
-            limit.set_rate(rate)
-
-    def _configure(self, hosted: HostedPartition) -> None:
-        values, config = self._configs.of(hosted.core.topic)
-        minimum = values["min.insync.replicas"]
-        assert isinstance(minimum, int)
-        hosted.min_insync_replicas = minimum
-        hosted.log.update_config(config)
-        paced = hosted.paced
-        hosted.set_throttled(self.node_id, values)
-        if hosted.paced != paced:
-            self._change_pace(hosted)
-        hosted.advance()
 
     def update(self, topic: str, topic_id: UUID, number: int, state: PartitionState) -> None:
         """One replica as the metadata have it: hosted, dropped, given a role."""
@@ -264,7 +233,7 @@ class ReplicaManager:
         if changed:
             self._change_role(hosted, before)
         elif paced != hosted.paced:
-            self._change_pace(hosted)
+            self.change_pace(hosted)
         hosted.advance()
         if isinstance(hosted.core.state, Leader):
             self._isr.consider(hosted)
@@ -272,7 +241,7 @@ class ReplicaManager:
     def _host(
         self, topic: str, topic_id: UUID, number: int, state: PartitionState
     ) -> HostedPartition:
-        hosted = host(self, self._configs, topic, topic_id, number, state)
+        hosted = host(self, self.configs, topic, topic_id, number, state)
         log = hosted.log
         log.on_stable = lambda _log: self._on_stable(hosted)
         log.on_offline = self._on_log_offline
@@ -313,14 +282,14 @@ class ReplicaManager:
                 "leaderless", partition=hosted.name, epoch=state.epoch, at_ms=at_ms
             ))  # fmt: skip
 
-    def _change_pace(self, hosted: HostedPartition) -> None:
+    def change_pace(self, hosted: HostedPartition) -> None:
         if isinstance(hosted.core.state, Follower) and hosted.log.offline is None:
             self._fetchers.follow(hosted)
 
     def on_caught_up(self, hosted: HostedPartition) -> None:
         """A paced follower holds all that is committed: it follows like the others from now on."""
         hosted.caught_up = True
-        self._change_pace(hosted)
+        self.change_pace(hosted)
 
     def _drop_topic(self, topic_id: UUID) -> None:
         gone = [h for h in self._hosted.values() if h.topic_id == topic_id]

@@ -29,6 +29,9 @@ class Leader:
     proposed: tuple[int, ...] | None = None
     # What the partition is to have by right: a move adds replicas for a time (KIP-455).
     replication_factor: int = 0
+    # What the metadata told last. An answer may be ahead of them: this leader does not know yet
+    # what came before it, as another minimum or replication factor.
+    told_partition_epoch: int = -1
     # Another replica is to lead: no writes in this epoch any more, whatever the lease says.
     resigned: bool = False
 
@@ -90,8 +93,10 @@ class Partition:
             return False  # an older image: a newer answer of the controller came first
         if metadata.leader == self.node_id:
             if isinstance(state, Leader) and state.epoch == epoch:
-                if metadata.partition_epoch > state.partition_epoch:
-                    self._commit_isr(now, state, metadata.isr, metadata.partition_epoch)
+                told = metadata.partition_epoch
+                state.told_partition_epoch = max(state.told_partition_epoch, told)
+                if told > state.partition_epoch:
+                    self._commit_isr(now, state, metadata.isr, told)
                 state.replicas = metadata.replicas
                 state.replication_factor = metadata.replication_factor
                 self._track_followers(now, state)
@@ -100,6 +105,7 @@ class Partition:
             leader = Leader(
                 epoch, metadata.partition_epoch, log_end_offset, metadata.replicas, metadata.isr,
                 replication_factor=metadata.replication_factor,
+                told_partition_epoch=metadata.partition_epoch,
             )  # fmt: skip
             self._track_followers(now, leader)
             self.state = leader
@@ -232,9 +238,15 @@ class Partition:
     # -- the ISR
 
     def wanted_isr(self, now: float, leader_end: int, lag_max: float) -> tuple[int, ...] | None:
-        """The ISR to ask the controller for; None where it is right or a request is in flight."""
+        """The ISR to ask the controller for.
+
+        None where it is right, a request is in flight, or the metadata have not come to where the
+        last answer was: who leaves may be eligible by a minimum that this leader does not know.
+        """
         state = self.state
         if not isinstance(state, Leader) or state.proposed is not None:
+            return None
+        if state.told_partition_epoch < state.partition_epoch:
             return None
         wanted = {self.node_id}
         for replica, progress in state.followers.items():

@@ -316,8 +316,9 @@ class Controller:
                 code, message = int(e.code), e.message
             else:
                 if not request.validate_only:
+                    before = self.tip.image
                     self.tip.apply(made)
-                    records += [*made, *elections.end_eligibility(self.tip, made)]
+                    records += [*made, *elections.adopt_minimum(self.tip, before, made)]
                     records += elections.elect_where_allowed(self.tip, made)
             kind, name = resource.resource_type, resource.resource_name
             results.append(m.ConfigResourceResult(kind, name, code, message))

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from pegel.protocol.errors import ErrorCode
+from pegel_controller.config import topic_value
 from pegel_controller.control import reassignment
 from pegel_controller.control.configs import MIN_ISR, UNCLEAN
 from pegel_controller.control.handover import Handovers
-from pegel_controller.control.partitions import next_partition
+from pegel_controller.control.partitions import change_to, needed_in_sync, next_partition
 from pegel_controller.control.tip import Tip
-from pegel_controller.metadata.image import NO_LEADER, PartitionState
+from pegel_controller.metadata.image import NO_LEADER, MetadataImage, PartitionState
 from pegel_controller.metadata.records import (
     BrokerOfflineDirsRecord,
     ConfigRecord,
@@ -158,24 +159,34 @@ def _elect_one(
     return change, 0, None
 
 
-def end_eligibility(tip: Tip, configs: Sequence[Record]) -> list[Record]:
-    """Empty the ELR wherever, by these new configs, the ISR as it is now may commit.
+def adopt_minimum(tip: Tip, before: MetadataImage, configs: Sequence[Record]) -> list[Record]:
+    """What another min.insync.replicas means for partitions; `before`: without these configs.
 
-    Its leader goes on without those that left, so that they may lack what is acknowledged
-    (KIP-966). In the same entry: no broker knows the lower minimum before. Applied to the tip.
+    *More are needed*: the partition epoch grows, so that an ISR change of a leader that has not
+    applied the raise is refused. It would go on alone by the old minimum, and those that left
+    would be eligible by the new one. *Fewer are enough* for the ISR as it is: the ELR is emptied,
+    as its leader goes on without those that left, who may lack what is acknowledged (KIP-966).
+    In the same entry: no broker knows one without the other. Applied to the tip.
     """
     changes: list[Record] = []
     topics = tip.image.topics_by_name
     for name in _topics_with(MIN_ISR, tip, configs):
         topic_id = topics[name].topic_id
-        min_isr, _ = tip.policy(topic_id)
+        old_min, new_min = (
+            topic_value(image, name, MIN_ISR, tip.static) for image in (before, tip.image)
+        )
+        assert isinstance(old_min, int)
+        assert isinstance(new_min, int)
         for number, old in enumerate(topics[name].partitions):
-            if old.elr and len(old.isr) >= min(min_isr, old.replication_factor):
-                changes.append(PartitionChangeRecord(
-                    topic_id, number, old.isr, (), old.last_known_elr, old.leader,
-                    old.leader_epoch, old.partition_epoch + 1, old.leader_recovery_state,
-                    "fewer are enough",
-                ))  # fmt: skip
+            factor = old.replication_factor
+            needed = needed_in_sync(new_min, factor)
+            if old.leader != NO_LEADER and needed > needed_in_sync(old_min, factor):
+                new = replace(old, reason="more are needed")
+            elif old.elr and len(old.isr) >= needed:
+                new = replace(old, elr=(), reason="fewer are enough")
+            else:
+                continue
+            changes.append(change_to(topic_id, number, old, new))
     tip.apply(changes)
     return changes
 

@@ -136,6 +136,8 @@ class History:
         at_ms: int,
     ) -> None:
         old = _partition(before, record)
+        if old is not None and _is_silent(old, record):
+            return
         name = _topic_name(before, names, record.topic_id)
         self._add(
             index, at_ms, PARTITION_CHANGED, topic=name, partition=record.partition,
@@ -178,6 +180,16 @@ class History:
 def _concerns(event: Event, topic: str, partition: int) -> bool:
     return event.topic == topic and (
         partition < 0 or event.partition < 0 or event.partition == partition
+    )
+
+
+def _is_silent(old: PartitionState, record: r.PartitionChangeRecord) -> bool:
+    """Whether only the partition epoch grows; what made it grow has an event of its own."""
+    new = (record.leader_epoch, record.isr, record.elr, record.last_known_elr)
+    return (
+        new == (old.leader_epoch, old.isr, old.elr, old.last_known_elr)
+        and record.leader_recovery_state == old.leader_recovery_state
+        and not record.replicas
     )
 
 

@@ -452,7 +452,7 @@ def test_what_a_follower_held_in_an_earlier_life_lets_it_not_join() -> None:
             replicas.tell(1)
             replicas.tell(3)  # 2 does not follow
             await until(lambda: replicas.partition.isr == (1, 3))
-            replicas.tell(2)
+            replicas.tell(1, 2)
             await until(lambda: replicas.partition.isr == (1, 2, 3))
 
     run(main)

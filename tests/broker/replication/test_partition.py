@@ -181,6 +181,7 @@ def test_who_left_for_lag_does_not_come_back_before_it_has_caught_up() -> None:
     assert core.wanted_isr(40, 9, LAG) == (1,)
     core.propose((1,))
     core.on_isr_accepted(40, 0, 1, (1,))
+    core.update(40, _state(1, (1,), version=1), 9, 0)
     assert not core.advance(9, 2)  # below min ISR: what broker 2 has is all that is committed
     assert core.wanted_isr(40, 9, LAG) is None
     _fetch(core, 41, 2, 9, 9)
@@ -204,6 +205,21 @@ def test_one_request_at_a_time() -> None:
     assert core.wanted_isr(1, 0, LAG) is None
     with pytest.raises(AssertionError):
         core.propose((1, 2, 3))
+
+
+def test_after_an_answer_the_metadata_are_waited_for() -> None:
+    """They may tell of a higher minimum or replication factor, by which those that left would be
+    eligible. This leader, which does not know it yet, would go on alone without them."""
+    core = _leader((1,))
+    for replica in (2, 3):
+        _fetch(core, 1, replica, 0, 0)
+    core.propose((1, 2))
+    core.on_isr_accepted(2, 0, 2, (1, 2))  # 1 was something else
+    assert core.wanted_isr(2, 0, LAG) is None
+    core.update(3, _state(1, (1,), version=1), 0, 0)
+    assert core.wanted_isr(3, 0, LAG) is None
+    core.update(4, _state(1, (1, 2), version=2), 0, 0)
+    assert core.wanted_isr(4, 0, LAG) == (1, 2, 3)
 
 
 def test_an_expansion_counts_from_when_it_is_asked_and_a_shrink_from_when_it_is_done() -> None:
