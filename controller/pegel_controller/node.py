@@ -42,6 +42,7 @@ from pegel_controller.rpc.hello import ROLE_BROKER, ROLE_CONTROLLER, HelloReques
 from pegel_controller.rpc.links import RaftLinks
 from pegel_controller.rpc.server import RpcServer
 from pegel_controller.stats import ControllerStats
+from pegel_controller.timer import DeadlineTimer
 
 _log = logging.getLogger("pegel.controller")
 
@@ -113,8 +114,7 @@ class ControllerNode:
         self._waiting: dict[int, list[asyncio.Future[None]]] = {}
         self._last_proposed = 0
         self.requests = ControllerRequests(self)
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = float("inf")  # uvloop's handles do not all tell
+        self._timer = DeadlineTimer(world.clock.monotonic, self._on_timer)
         self._tasks: dict[asyncio.Task[None], None] = {}
         self._closed = False
         self.leader_known = asyncio.Event()  # some controller leads, or has led
@@ -143,8 +143,7 @@ class ControllerNode:
             except (RaftError, TimeoutError) as error:
                 _log.info("leadership was not handed over: %s", error)
         self._closed = True
-        if self._timer is not None:
-            self._timer.cancel()
+        self._timer.cancel()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -376,15 +375,9 @@ class ControllerNode:
         deadline = self.controller.next_deadline()
         if deadline is None or self._closed:
             return
-        if self._timer is not None:
-            if self._timer_at <= deadline:
-                return  # fires early at worst; deadlines mostly move back
-            self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_at(deadline, self._on_timer)
-        self._timer_at = deadline
+        self._timer.arm(deadline)
 
     def _on_timer(self) -> None:
-        self._timer = None
         deadline = self.controller.next_deadline()
         if deadline is None or self._closed or not self.active:
             return
@@ -398,8 +391,7 @@ class ControllerNode:
                 except RpcRefusedError:
                     return
             else:
-                self._timer = asyncio.get_running_loop().call_later(0.1, self._on_timer)
-                self._timer_at = now + 0.1
+                self._timer.arm(now + 0.1)
                 return
         self._arm()
 

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from random import Random
 
 from pegel.seams import World
-from pegel.seams.beat import EARLY_MAX
 from pegel_controller.raft import views
 from pegel_controller.raft.errors import NotLeaderError, RaftClosedError, RaftError
 from pegel_controller.raft.interfaces import RaftStateMachine, RaftStatus, RaftTransport
@@ -20,6 +19,7 @@ from pegel_controller.raft.ready import HardState, Ready, Snapshot
 from pegel_controller.raft.stats import RaftStats
 from pegel_controller.raft.views import FollowerView
 from pegel_controller.raft.wal import WriteAheadLog
+from pegel_controller.timer import DeadlineTimer
 
 
 class RaftRunner:
@@ -54,8 +54,7 @@ class RaftRunner:
         self._queue = world.new_disk_queue(f"raft-{node_id}")
         self._node: RaftNode | None = None
         self._loop = asyncio.get_running_loop()
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = float("inf")  # uvloop's handles do not all tell
+        self._timer = DeadlineTimer(world.clock.monotonic, self._on_timer)
         self._pump_scheduled = False
         self._closed = False
         # Readys that wait for the sync under way; the next sync covers them all.
@@ -164,8 +163,7 @@ class RaftRunner:
 
     def _stop(self, error: Exception) -> None:
         self._closed = True
-        if self._timer is not None:
-            self._timer.cancel()
+        self._timer.cancel()
         for _, future in self._proposals.values():
             _fail(future, error)
         for waiter in [*self._read_tokens.values(), *(f for _, f in self._reads_to_apply)]:
@@ -287,18 +285,10 @@ class RaftRunner:
     # -- time
 
     def _arm(self) -> None:
-        """One timer. It may fire early, never late: deadlines mostly move back."""
         assert self._node is not None
-        deadline = self._node.next_deadline()
-        if self._timer is not None:
-            if self._timer_at <= deadline:
-                return
-            self._timer.cancel()
-        self._timer = self._loop.call_at(deadline + EARLY_MAX, self._on_timer)
-        self._timer_at = deadline
+        self._timer.arm(self._node.next_deadline())
 
     def _on_timer(self) -> None:
-        self._timer = None
         if self._closed:
             return
         assert self._node is not None
