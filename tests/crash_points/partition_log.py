@@ -12,7 +12,7 @@ import errno
 import random
 
 from pegel.record.batch import CorruptBatchError, check_batch, iter_batches
-from pegel_broker.log import LogDirectoryError
+from pegel_broker.log import LogDirectoryError, LogManager
 from pegel_broker.log.errors import LogError
 from tests.broker.log.harness import (
     NOW,
@@ -56,6 +56,20 @@ async def written(*, clean: bool) -> tuple[MemoryDisk, bytes]:
     return harness.disk, content
 
 
+async def _stays_refused(harness: Harness, manager: LogManager, why: str) -> None:
+    """A clean shutdown and a kill change nothing."""
+    for end in ("shutdown", "kill"):
+        if end == "shutdown":
+            await manager.close()
+        else:
+            harness.kill()
+        manager = await harness.manager(config(**SETTINGS))
+        log = manager.get("t", 0)
+        again = None if log is None else log.offline
+        require(again == why, f"refused with {why}, and after a {end} with {again}")
+    harness.kill()
+
+
 async def outcome(disk: MemoryDisk, content: bytes, touched: str) -> str:
     """What a start makes of ``disk``; raises CrashPointError where it breaks the promise."""
     harness = Harness(disk=disk)
@@ -71,7 +85,7 @@ async def outcome(disk: MemoryDisk, content: bytes, touched: str) -> str:
     assert log is not None
     if log.offline is not None:
         require(PATH in log.offline, f"{touched}: the reason names a file: {log.offline}")
-        harness.kill()
+        await _stays_refused(harness, manager, log.offline)
         return "log refused"
     try:
         found = await read_all(log)

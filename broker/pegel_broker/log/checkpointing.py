@@ -6,7 +6,7 @@ Nothing runs while nothing changed.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -53,6 +53,8 @@ class DirectoryKeeper:
         self.directory = directory
         self._random = random
         self.logs: dict[tuple[str, int], StoredLog] = {}
+        # Lines of the checkpoint files, by file, that stay as they are: of logs that were refused.
+        self.refused: dict[tuple[str, int], Mapping[str, int]] = {}
         self._dirty_files: dict[str, None] = {}
         # Logs that are gone, and that the checkpoint files may still name.
         self._named: dict[tuple[str, int], None] = {}
@@ -87,7 +89,8 @@ class DirectoryKeeper:
         names = sorted(self._dirty_files)
         self._dirty_files.clear()
         whole = set(names) >= set(_CONTENT)
-        unnamed = [key for key in self._named if key not in self.logs] if whole else []
+        here = self.logs.keys() | self.refused.keys()
+        unnamed = [key for key in self._named if key not in here] if whole else []
         contents = [(f"{self.directory.path}/{n}", self._encode(n, lowered or {})) for n in names]
         disk = self.directory.disk
 
@@ -103,6 +106,11 @@ class DirectoryKeeper:
 
         if contents or done is not None:
             self.directory.run("background", write, written)
+
+    def offline_logs(self) -> list[tuple[str, int]]:
+        """Those that are damaged, whether a start found that or a read."""
+        failed = [key for key, log in self.logs.items() if log.offline is not None]
+        return sorted([*failed, *self.refused])
 
     def on_gone(self, keys: Iterable[tuple[str, int]]) -> None:
         """Logs that checkpoint files name are not here, or not here any more."""
@@ -123,12 +131,12 @@ class DirectoryKeeper:
 
     def _encode(self, file_name: str, lowered: dict[StoredLog, int]) -> bytes:
         value_of = _CONTENT[file_name]
-        rows = []
-        for (topic, partition), log in sorted(self.logs.items()):
+        rows = [(*k, lines[file_name]) for k, lines in self.refused.items() if file_name in lines]
+        for (topic, partition), log in self.logs.items():
             value = value_of(log)
             if value is not None:
                 rows.append((topic, partition, min(value, lowered.get(log, value))))
-        return encode_offsets(rows)
+        return encode_offsets(sorted(rows))
 
     # --- small files of each log: its leader epochs, its topic's id ---
 

@@ -137,18 +137,30 @@ def decode_properties(data: bytes) -> dict[str, str]:
     return properties
 
 
-def encode_clean_shutdown(broker_epoch: int) -> bytes:
-    return json.dumps({"version": 0, "brokerEpoch": broker_epoch}, separators=(",", ":")).encode()
+def encode_clean_shutdown(broker_epoch: int, offline: Iterable[tuple[str, int]] = ()) -> bytes:
+    """Kafka's mark; where there are ``offline`` logs it names them: they were not shut down."""
+    content: dict[str, object] = {"version": 0, "brokerEpoch": broker_epoch}
+    names = [directory_name(*key) for key in offline]
+    if names:
+        content["offline"] = names
+    return json.dumps(content, separators=(",", ":")).encode()
 
 
-def decode_clean_shutdown(data: bytes) -> int:
-    """The broker epoch of the last run, -1 where the mark does not say."""
+def decode_clean_shutdown(data: bytes) -> tuple[int, frozenset[tuple[str, int]]]:
+    """The broker epoch of the last run (-1 where the mark does not say), and its offline logs."""
     try:
         content = json.loads(data)
     except ValueError:
-        return -1
-    epoch = content.get("brokerEpoch", -1) if isinstance(content, dict) else -1
-    return epoch if isinstance(epoch, int) else -1
+        content = None
+    if not isinstance(content, dict):
+        return -1, frozenset()
+    epoch, names = content.get("brokerEpoch"), content.get("offline")
+    keys = [
+        parse_directory_name(name)
+        for name in (names if isinstance(names, list) else ())
+        if isinstance(name, str)
+    ]
+    return epoch if isinstance(epoch, int) else -1, frozenset(k for k in keys if k is not None)
 
 
 def directory_name(topic: str, partition: int) -> str:

@@ -104,6 +104,17 @@ def load_log(disk: Disk, folder: str, options: LoadOptions) -> LoadedLog:
     return _Loader(disk, folder, options).load()
 
 
+def read_topic_id(disk: Disk, folder: str) -> uuid.UUID:
+    """From ``partition.metadata``; 0 where that is missing, or torn: the controller knows it."""
+    data = read_if_there(disk, f"{folder}/{PARTITION_METADATA_FILE}")
+    if data is not None:
+        try:
+            return decode_partition_metadata(data)
+        except CheckpointError:
+            pass
+    return uuid.UUID(int=0)
+
+
 def finish_swaps(disk: Disk, folder: str) -> None:
     """Finish, or undo, what a crash left of a compaction (see ``cleaner``).
 
@@ -164,7 +175,7 @@ class _Loader:
     def load(self) -> LoadedLog:
         loaded, options = self._loaded, self._options
         bases = self._tidy_directory()
-        loaded.topic_id = self._read_topic_id()
+        loaded.topic_id = read_topic_id(self._disk, self._folder)
         loaded.epochs = self._read_epochs()
         now_ms = options.now_ms
         loaded.segments = [Segment(self._folder, base, now_ms) for base in bases]
@@ -210,15 +221,6 @@ class _Loader:
                 elif suffix == SNAPSHOT_SUFFIX:
                     self._loaded.snapshots.append(base)
         return bases
-
-    def _read_topic_id(self) -> uuid.UUID:
-        data = read_if_there(self._disk, f"{self._folder}/{PARTITION_METADATA_FILE}")
-        if data is not None:
-            try:
-                return decode_partition_metadata(data)
-            except CheckpointError:
-                pass  # torn when it was made; the controller knows the id
-        return uuid.UUID(int=0)
 
     def _read_epochs(self) -> LeaderEpochs:
         data = read_if_there(self._disk, f"{self._folder}/{LEADER_EPOCH_FILE}")

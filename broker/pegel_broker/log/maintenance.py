@@ -119,8 +119,8 @@ def note_gaps(log: StoredLog) -> None:
 
     In the write queue: what is appended from now on is written later.
     """
-    if not (log.config.compact_policy or log.gaps):
-        return
+    if log.offline is not None or not (log.config.compact_policy or log.gaps):
+        return  # what is damaged is left as it is: it may lack offsets that it should have
     disk = log.keeper.directory.disk
     path = f"{log.folder}/{COMPACTED_FILE}"
 

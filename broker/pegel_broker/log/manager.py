@@ -24,6 +24,7 @@ from pegel_broker.log.errors import LogDirectoryError, LogError
 from pegel_broker.log.index import SegmentIndex
 from pegel_broker.log.load import LoadedLog
 from pegel_broker.log.partition_log import PartitionLog
+from pegel_broker.log.refused import Refusal, RefusedLog
 from pegel_broker.log.segment import Segment
 
 _NO_ID = uuid.UUID(int=0)
@@ -104,7 +105,7 @@ class LogManager:
             keeper.directory.stats.recovery_seconds = self._world.clock.monotonic() - began
             for found in opened.logs:
                 self._adopt(keeper, found, configs(found.topic))
-            keeper.on_gone(opened.checkpointed - keeper.logs.keys())
+            keeper.on_gone(opened.checkpointed - keeper.logs.keys() - keeper.refused.keys())
             for path in opened.to_remove:
                 keeper.directory.run("background", partial(keeper.directory.disk.remove_tree, path))
 
@@ -113,14 +114,17 @@ class LogManager:
         if key in self._logs:
             other = self._logs[key].folder
             raise LogDirectoryError(found.folder, f"{other} holds the same partition")
-        log = PartitionLog(keeper, found.topic, found.partition, found.folder, config, found.loaded)
+        log: PartitionLog
+        if isinstance(found.loaded, Refusal):
+            log = RefusedLog(keeper, key, found.folder, config, found.loaded)
+            keeper.refused[key] = found.loaded.checkpointed
+        else:
+            log = PartitionLog(keeper, *key, found.folder, config, found.loaded)
+            keeper.logs[key] = log
+            if log.epochs.dirty:
+                keeper.mark_epochs(log)
         log.on_deleted = self._on_deleted
-        if found.problem is not None:
-            log.fail(str(found.problem))
-        elif log.epochs.dirty:
-            keeper.mark_epochs(log)
         self._logs[key] = log
-        keeper.logs[key] = log
 
     def await_room(self, resume: Callable[[], None]) -> bool:
         """As ``LogDirectory.await_room``, for the first directory that is behind."""
@@ -162,16 +166,18 @@ class LogManager:
     ) -> PartitionLog:
         """The log of this partition, made (empty, at offset 0) where missing; usable at once.
 
+        One that was refused stays as it is.
+
         Raises:
             LogError: INCONSISTENT_TOPIC_ID where a log of another topic of that name is there
                 (delete it first), KAFKA_STORAGE_ERROR where no directory is online.
         """
         log = self._logs.get((topic, partition))
         if log is not None:
-            if log.topic_id == _NO_ID:  # its partition.metadata was torn when it was made
-                log.topic_id = topic_id
+            if log.topic_id == _NO_ID and not isinstance(log, RefusedLog):
+                log.topic_id = topic_id  # its partition.metadata was torn when it was made
                 log.keeper.mark_id(log)
-            if log.topic_id != topic_id:
+            if log.topic_id not in {topic_id, _NO_ID}:
                 raise LogError(
                     ErrorCode.INCONSISTENT_TOPIC_ID,
                     f"{topic}-{partition} is of topic id {log.topic_id}, not {topic_id}",
@@ -241,6 +247,7 @@ class LogManager:
         if self._logs.get(key) is log:
             del self._logs[key]
         log.keeper.logs.pop(key, None)
+        log.keeper.refused.pop(key, None)
         self._deleting[log.folder] = done
 
         def free(_done: asyncio.Future[None]) -> None:

@@ -33,15 +33,10 @@ from pegel_broker.log.checkpoints import (
     parse_directory_name,
 )
 from pegel_broker.log.errors import CorruptLogError, LogDirectoryError, LogError
-from pegel_broker.log.index import SegmentIndex
-from pegel_broker.log.load import LoadedLog, LoadOptions, load_log
+from pegel_broker.log.load import LoadedLog, LoadOptions, load_log, read_topic_id
 from pegel_broker.log.maintenance import close_writer, write_snapshot
-from pegel_broker.log.segment import (
-    Segment,
-    read_if_there,
-    save_unsaved,
-    take_unsaved,
-)
+from pegel_broker.log.refused import Refusal
+from pegel_broker.log.segment import read_if_there, save_unsaved, take_unsaved
 from pegel_broker.log.stored_log import StoredLog
 
 
@@ -66,13 +61,12 @@ class OpenOptions:
 
 @dataclass(slots=True)
 class FoundLog:
-    """A log that was loaded, or (``problem``) refused."""
+    """A log that was loaded, or refused."""
 
     topic: str
     partition: int
     folder: str
-    loaded: LoadedLog
-    problem: CorruptLogError | None = None
+    loaded: LoadedLog | Refusal
 
 
 @dataclass(slots=True)
@@ -114,14 +108,14 @@ def _open_locked(disk: Disk, path: str, options: OpenOptions, lock: Lock) -> Ope
     directory_id = _check_identity(disk, path, options)
     mark = read_if_there(disk, f"{path}/{CLEAN_SHUTDOWN_FILE}")
     opened = OpenedDirectory(path, lock, directory_id, mark is not None)
+    were_offline: frozenset[tuple[str, int]] = frozenset()
     if mark is not None:
-        opened.broker_epoch = decode_clean_shutdown(mark)
-    recovery_points = _read_offsets(disk, path, RECOVERY_POINT_FILE)
-    high_watermarks = _read_offsets(disk, path, HIGH_WATERMARK_FILE)
-    log_starts = _read_offsets(disk, path, LOG_START_FILE)
-    cleaned = _read_offsets(disk, path, CLEANER_FILE)
-    for offsets in (recovery_points, high_watermarks, log_starts, cleaned):
-        opened.checkpointed |= offsets.keys()
+        opened.broker_epoch, were_offline = decode_clean_shutdown(mark)
+    checkpoints = {
+        name: _read_offsets(disk, path, name)
+        for name in (RECOVERY_POINT_FILE, HIGH_WATERMARK_FILE, LOG_START_FILE, CLEANER_FILE)
+    }
+    opened.checkpointed.update(*checkpoints.values())
     for name in disk.list_directory(path):
         folder = f"{path}/{name}"
         if name.endswith(DELETED_DIRECTORY_SUFFIX):
@@ -131,41 +125,30 @@ def _open_locked(disk: Disk, path: str, options: OpenOptions, lock: Lock) -> Ope
         if parsed is None:
             continue
         topic = parsed[0]
+        named = {file: rows[parsed] for file, rows in checkpoints.items() if parsed in rows}
         load_options = LoadOptions(
-            clean=opened.clean,
-            log_start_offset=log_starts.get(parsed, 0),
-            recovery_point=recovery_points.get(parsed, 0),
-            high_watermark=high_watermarks.get(parsed, 0),
-            cleaned_offset=cleaned.get(parsed, 0),
-            page_cache_lost=options.page_cache_lost,
+            clean=opened.clean and parsed not in were_offline,
+            log_start_offset=named.get(LOG_START_FILE, 0),
+            recovery_point=named.get(RECOVERY_POINT_FILE, 0),
+            high_watermark=named.get(HIGH_WATERMARK_FILE, 0),
+            cleaned_offset=named.get(CLEANER_FILE, 0),
+            # After a clean shutdown the cluster expects everything of this broker.
+            page_cache_lost=options.page_cache_lost and not opened.clean,
             gaps=options.gaps_of(topic),
             index_interval_bytes=options.index_interval_of(topic),
             now_ms=options.now_ms,
         )
-        opened.logs.append(_load(disk, folder, parsed, load_options))
+        loaded: LoadedLog | Refusal
+        try:
+            loaded = load_log(disk, folder, load_options)
+        except CorruptLogError as error:
+            loaded = Refusal(error, read_topic_id(disk, folder), named)
+        opened.logs.append(FoundLog(*parsed, folder, loaded))
     if mark is not None:
         # From now on the files change; the mark must not outlive a crash of the host.
         disk.remove(f"{path}/{CLEAN_SHUTDOWN_FILE}")
         disk.sync_directory(path)
     return opened
-
-
-def _load(disk: Disk, folder: str, key: tuple[str, int], options: LoadOptions) -> FoundLog:
-    try:
-        return FoundLog(*key, folder, load_log(disk, folder, options))
-    except CorruptLogError as error:
-        # Its checkpointed offsets are kept, so that the next start refuses it as well.
-        segment = Segment(folder, 0, options.now_ms)
-        segment.index = SegmentIndex()
-        loaded = LoadedLog(
-            topic_id=uuid.UUID(int=0),
-            log_start_offset=options.log_start_offset,
-            log_end_offset=options.log_start_offset,
-            recovery_point=options.recovery_point,
-            high_watermark=options.high_watermark,
-            segments=[segment],
-        )
-        return FoundLog(*key, folder, loaded, error)
 
 
 def _check_identity(disk: Disk, path: str, options: OpenOptions) -> uuid.UUID:
@@ -229,6 +212,7 @@ async def close_directory(keeper: DirectoryKeeper, broker_epoch: int) -> None:
         log.recovery_point = log.log_end_offset
     keeper.write_checkpoints()
     finals = [(log, _final_files(log)) for log in logs]
+    mark = encode_clean_shutdown(broker_epoch, keeper.offline_logs())
     disk = directory.disk
     done = asyncio.get_running_loop().create_future()
 
@@ -237,9 +221,7 @@ async def close_directory(keeper: DirectoryKeeper, broker_epoch: int) -> None:
             for segment in log.segments:
                 close_writer(segment)
             write(disk)
-        disk.write_file(
-            f"{directory.path}/{CLEAN_SHUTDOWN_FILE}", encode_clean_shutdown(broker_epoch)
-        )
+        disk.write_file(f"{directory.path}/{CLEAN_SHUTDOWN_FILE}", mark)
 
     def on_done(future: asyncio.Future[None]) -> None:
         if not future.cancelled() and (error := future.exception()) is not None:

@@ -311,13 +311,12 @@ class ReplicaManager:
         self._isr.forget(hosted)
         hosted.log.on_stable = None
         hosted.fail_waiting(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
-        if hosted.log.offline is None:
-            self.logs.delete(*hosted.key)
+        self.logs.delete(*hosted.key)
 
     def _drop_strays(self) -> None:
         """Logs on disk that the metadata gives to nobody here: deleted while this broker was."""
         for log in list(self.logs.logs()):
-            if (log.topic, log.partition) not in self._hosted and log.offline is None:
+            if (log.topic, log.partition) not in self._hosted:
                 _log.info("deleting stray log %s-%d", log.topic, log.partition)
                 self.logs.delete(log.topic, log.partition)
 

@@ -12,6 +12,7 @@ from pegel_broker.log.checkpoints import (
     PARTITION_METADATA_FILE,
     encode_partition_metadata,
 )
+from pegel_controller.metadata import records as r
 from tests.support.replicas import TOPIC, TOPIC_ID, Replicas, run, turns
 
 
@@ -92,5 +93,49 @@ def test_the_replica_of_a_topic_that_was_made_anew_gives_way() -> None:
             replicas.tell()
             assert (await replicas.produce(1, b"a")).error is ErrorCode.NONE
             await replicas.until_identical()
+
+    run(main)
+
+
+def test_the_damaged_replica_of_a_deleted_topic_goes_with_it() -> None:
+    """The next topic of that name begins with nothing."""
+
+    async def main() -> None:
+        async with Replicas(2) as replicas:
+            replicas.create(1, 2)
+            replicas.tell()
+            assert (await replicas.produce(1, b"before")).error is ErrorCode.NONE
+            two = replicas.members[2]
+            await replicas.kill(2)
+            two.disk.files[f"/data/{TOPIC}-0/{LEADER_EPOCH_FILE}"].data[:] = b"\0\0\0"
+            await replicas.restart(2)
+            replicas.tell()
+            assert two.log.offline is not None
+            assert two.log.topic_id == TOPIC_ID
+            replicas.commit([r.TopicRemovedRecord(TOPIC_ID)])
+            replicas.create(1, 2, topic_id=UUID(int=78))
+            replicas.tell()
+            assert (await replicas.produce(1, b"a")).error is ErrorCode.NONE
+            assert await two.values() == [b"a"]
+            assert two.log.topic_id == UUID(int=78)
+
+    run(main)
+
+
+def test_a_damaged_replica_that_is_in_sync_keeps_its_files_whatever_topic_they_name() -> None:
+    """Both its topic id and its log are damaged: nothing of it is deleted for that."""
+
+    async def main() -> None:
+        async with Replicas(2) as replicas:
+            replicas.create(1, 2)
+            replicas.tell()
+            assert (await replicas.produce(1, b"a")).error is ErrorCode.NONE
+            two = replicas.members[2]
+            two.disk.files[f"/data/{TOPIC}-0/{LEADER_EPOCH_FILE}"].data[:] = b"\0\0\0"
+            await _restart_with(replicas, "topic id")
+            replicas.tell()
+            assert two.log.offline is not None
+            await turns()
+            assert two.disk.files[f"/data/{TOPIC}-0/{0:020d}.log"].data
 
     run(main)
