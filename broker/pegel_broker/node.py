@@ -262,7 +262,7 @@ class Node:
         assert self.channel is not None
         offline = self.offline = OfflineReport(
             config.node_id, self.channel, self._broker_epoch,
-            lambda: self.replicas.offline if self.replicas is not None else (),
+            lambda: self.replicas.offline if self.replicas is not None else {},
         )  # fmt: skip
         self._tasks.append(asyncio.create_task(offline.run(), name="offline-report"))
         self.replicas = ReplicaManager(

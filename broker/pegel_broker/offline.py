@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from uuid import UUID
 
 from pegel_controller.metadata import MetadataImage
@@ -30,8 +30,9 @@ class OfflineReport:
         node_id: int,
         channel: ControllerChannel,
         broker_epoch: Callable[[], int],
-        offline: Callable[[], Iterable[tuple[UUID, int]]],
+        offline: Callable[[], Mapping[tuple[UUID, int], str]],
     ) -> None:
+        """``offline``: replicas that have failed, each with its reason ("": its directory's)."""
         self._node_id = node_id
         self._channel = channel
         self._broker_epoch = broker_epoch
@@ -64,9 +65,11 @@ class OfflineReport:
 
     async def _report(self) -> bool:
         """Whether the controller has committed it."""
+        failed = sorted(self._offline().items())
         request = m.UpdateOfflineReplicasRequest(
-            self._node_id, self._broker_epoch(), (), tuple(sorted(self._offline()))
-        )
+            self._node_id, self._broker_epoch(), (),
+            tuple(key for key, _ in failed), tuple(reason for _, reason in failed),
+        )  # fmt: skip
         try:
             response = await self._channel.call("update_offline_replicas", request, REPORT_TIMEOUT)
         except (RpcError, RpcRefusedError) as error:

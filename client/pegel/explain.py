@@ -10,7 +10,9 @@ from dataclasses import dataclass
 
 from pegel.admin.events import (
     BROKER_FENCED,
+    BROKER_REGISTERED,
     PARTITION_CHANGED,
+    REPLICA_FAILED,
     TOPIC_CREATED,
     ClusterEvent,
 )
@@ -26,6 +28,7 @@ CAUSES: Mapping[str, str] = {
     "disk stalled": "its disk did not answer, so it could acknowledge nothing",
     "page cache lost": "its host was restarted, so that what it held cannot be trusted",
     "log directory failed": "its log directory failed",
+    "replica failed": "its files are damaged",
     "too slow": "it fell behind",
     "caught up": "it has caught up",
     "preferred": "the first replica of the list leads where it can",
@@ -41,6 +44,11 @@ CAUSES: Mapping[str, str] = {
     "the leader moves away": "the leader before was to hold no replica any more",
     "reassignment cancelled": "the move of its replicas was cancelled",
 }
+# What to do, in one line; docs/runbook.md says it step by step (PegelLogCorruption).
+LAST_REPLICA_DAMAGED = (
+    "stop the broker and restore that file from a backup, or cut it at the damage and lose what "
+    "follows (docs/runbook.md, PegelLogCorruption)"
+)
 # Causes that are the same word for the broker and for the partitions that follow from it.
 _OF_A_BROKER = {"killed", "hung", "restarted", "shutdown", "unregistered", "page cache lost"}
 _PAST = {
@@ -78,6 +86,21 @@ class Explanation:
     timeline: tuple[tuple[int, str], ...]
 
 
+def failed_replicas(history: Iterable[ClusterEvent]) -> dict[tuple[str, int], dict[int, str]]:
+    """By partition and broker: what is wrong with replicas whose files are damaged.
+
+    A broker that registers anew looks at its files anew, and says again what it finds.
+    """
+    found: dict[tuple[str, int], dict[int, str]] = {}
+    for event in history:
+        if event.kind == REPLICA_FAILED:
+            found.setdefault((event.topic, event.partition), {})[event.broker] = event.detail
+        elif event.kind == BROKER_REGISTERED:
+            for of_partition in found.values():
+                of_partition.pop(event.broker, None)
+    return found
+
+
 def explain_partition(
     topic: str,
     partition: PartitionDescription,
@@ -103,10 +126,11 @@ def explain_partition(
         for e in events
         if e in own or (e.broker in holders and e.kind != "config changed")
     )
+    failed = failed_replicas(events).get((topic, partition.partition), {})
     return Explanation(
-        topic, partition.partition, _why(topic, partition, elected, own),
+        topic, partition.partition, _why(topic, partition, elected, own, failed),
         -1 if elected is None else elected.at_ms,
-        outlook(partition, min_insync_replicas, live, eligible, events), timeline,
+        outlook(partition, min_insync_replicas, live, eligible, events, failed), timeline,
     )  # fmt: skip
 
 
@@ -115,8 +139,12 @@ def _why(
     p: PartitionDescription,
     elected: ClusterEvent | None,
     own: Sequence[ClusterEvent],
+    failed: Mapping[int, str],
 ) -> str:
     name = f"{topic}-{p.partition}"
+    if p.leader < 0 and failed:
+        told = "; ".join(f"that on broker {b} is damaged: {why}" for b, why in failed.items())
+        return f"nobody leads {name}: no replica of it can be used; {told}"
     if p.leader < 0:
         cause = "" if elected is None else f", since {_cause_of(elected)}"
         return f"nobody leads {name}{cause}; no replica that holds all acknowledged data is alive"
@@ -147,20 +175,27 @@ def outlook(
     live: Collection[int],
     eligible: Sequence[int] = (),
     history: Iterable[ClusterEvent] = (),
+    failed: Mapping[int, str] | None = None,
 ) -> Outlook:
     """What works now, what is missing for full strength, and what the next failure would do."""
     needed = min(min_insync_replicas, len(p.replicas))
-    in_sync = [r for r in p.replicas if r in p.isr and r in live]
-    standby = [r for r in eligible if r in live and r not in in_sync]
+    failed = failed or {}
+    usable = [r for r in p.replicas if r in live and r not in failed]
+    in_sync = [r for r in usable if r in p.isr]
+    standby = [r for r in eligible if r in usable and r not in in_sync]
     spare = max(0, len(in_sync) - needed + 1) if p.leader >= 0 else 0
     to_offline = len(in_sync) + len(standby) if p.leader >= 0 else 0
     followers = [r for r in in_sync if r != p.leader]
     next_leader = (followers or standby or [-1])[0]
-    missing = tuple(r for r in p.replicas if r not in p.isr)
+    missing = tuple(r for r in p.replicas if r not in p.isr or r in failed)
     sentences = (
-        [_missing(missing, live, list(history))] if missing else ["every replica is in sync"]
+        [_missing(missing, live, list(history), failed)]
+        if missing
+        else ["every replica is in sync"]
     )
-    if p.leader < 0:
+    if p.leader < 0 and failed:
+        sentences.append(f"nothing can be written or read: {LAST_REPLICA_DAMAGED}")
+    elif p.leader < 0:
         sentences.append("nothing can be written or read until one of them is back")
     elif spare == 0:
         sentences.append(
@@ -174,9 +209,17 @@ def outlook(
     )  # fmt: skip
 
 
-def _missing(missing: Sequence[int], live: Collection[int], history: Sequence[ClusterEvent]) -> str:
+def _missing(
+    missing: Sequence[int],
+    live: Collection[int],
+    history: Sequence[ClusterEvent],
+    failed: Mapping[int, str],
+) -> str:
     told = []
     for broker in missing:
+        if broker in failed:
+            told.append(f"{broker} (alive, but its files are damaged: {failed[broker]})")
+            continue
         if broker in live:
             told.append(f"{broker} (alive, and catching up or too slow)")
             continue
@@ -201,6 +244,8 @@ def describe_event(e: ClusterEvent) -> str:
     cause = CAUSES.get(e.reason, e.reason)
     if e.kind == PARTITION_CHANGED:
         return f"{e.topic}-{e.partition}: {_change(e)}"
+    if e.kind == REPLICA_FAILED:
+        return f"{e.topic}-{e.partition}: the replica on broker {e.broker} is damaged: {e.detail}"
     if e.broker >= 0:
         what = e.kind.removeprefix("broker ")
         verb = "was " if what in {"fenced", "unfenced", "registered", "unregistered"} else "is "

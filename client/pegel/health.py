@@ -41,10 +41,12 @@ def find_problems(
     topics: Sequence[TopicDescription],
     min_insync_replicas: Mapping[str, int],
     log_dirs: Sequence[LogDir] = (),
+    failed: Mapping[tuple[str, int], Mapping[int, str]] | None = None,
 ) -> list[Problem]:
     """Every problem, the worst first.
 
     Args:
+        failed: by partition and broker, what is wrong with a replica whose files are damaged.
         min_insync_replicas: by topic, at least for those with replicas out of sync.
     """
     live = {b.node_id for b in cluster.brokers if not b.fenced}
@@ -66,6 +68,11 @@ def find_problems(
         for d in log_dirs
         if d.error
     ]
+    damaged = _damaged(topics, failed or {})
+    problems += damaged[:_NAMED_MAX]
+    if len(damaged) > _NAMED_MAX:
+        text = f"{len(damaged) - _NAMED_MAX} more replicas are damaged"
+        problems.append(Problem(Health.DEGRADED, text, "pegel cluster events --last 1000"))
     for topic in topics:
         problems += _topic_problems(topic, live, min_insync_replicas.get(topic.name, 1))
     return sorted(problems, key=lambda problem: -problem.health)
@@ -151,6 +158,32 @@ def _topic_problems(
         )
         for health, partitions, text in found
         if partitions
+    ]
+
+
+def damaged_replicas(
+    topic: TopicDescription, failed: Mapping[tuple[str, int], Mapping[int, str]]
+) -> list[tuple[PartitionDescription, int, str]]:
+    """Partition, broker and what is wrong, for each replica that is offline by its own damage."""
+    return [
+        (p, broker, why)
+        for p in topic.partitions
+        for broker, why in failed.get((topic.name, p.partition), {}).items()
+        if broker in p.offline_replicas
+    ]
+
+
+def _damaged(
+    topics: Sequence[TopicDescription], failed: Mapping[tuple[str, int], Mapping[int, str]]
+) -> list[Problem]:
+    return [
+        Problem(
+            Health.DEGRADED if p.leader >= 0 else Health.UNAVAILABLE,
+            f"the replica of {topic.name}-{p.partition} on broker {broker} is damaged: {why}",
+            f"pegel explain {topic.name} {p.partition}",
+        )
+        for topic in topics
+        for p, broker, why in damaged_replicas(topic, failed)
     ]
 
 

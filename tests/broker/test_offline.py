@@ -54,11 +54,12 @@ def test_a_report_is_repeated_until_a_controller_takes_it() -> None:
             ControllerUnavailableError("gone"),
             m.UpdateOfflineReplicasResponse(ErrorCode.STALE_BROKER_EPOCH),
         )
-        report = OfflineReport(1, controllers, lambda: 7, lambda: [FAILED])  # type: ignore[arg-type]
+        report = OfflineReport(1, controllers, lambda: 7, lambda: {FAILED: "torn"})  # type: ignore[arg-type]
         task = asyncio.create_task(report.run())
         report.wake()
         await until(lambda: len(controllers.reports) == 3)
         assert controllers.reports[-1].partitions == (FAILED,)
+        assert controllers.reports[-1].reasons == ("torn",)
         await turns(100)
         assert len(controllers.reports) == 3, "it was taken"
         task.cancel()
@@ -70,7 +71,7 @@ def test_what_the_metadata_do_not_know_is_reported_again() -> None:
     """A new registration made the controller forget it, or the report was undone."""
 
     async def main() -> None:
-        controllers, failed = Controllers(), [FAILED]
+        controllers, failed = Controllers(), {FAILED: "torn"}
         report = OfflineReport(1, controllers, lambda: 8, lambda: failed)  # type: ignore[arg-type]
         task = asyncio.create_task(report.run())
         report.on_metadata(MetadataImage())  # not registered: nobody to report to
@@ -91,10 +92,10 @@ def test_what_the_metadata_do_not_know_is_reported_again() -> None:
 
 def test_it_is_pending_until_the_metadata_say_the_same() -> None:
     async def main() -> None:
-        failed: list[tuple[UUID, int]] = []
+        failed: dict[tuple[UUID, int], str] = {}
         report = OfflineReport(1, Controllers(), lambda: 7, lambda: failed)  # type: ignore[arg-type]
         assert not report.pending()
-        failed.append(FAILED)
+        failed[FAILED] = "torn"
         assert report.pending()
         report.on_metadata(image())
         assert report.pending()

@@ -19,7 +19,7 @@ from pegel.admin.types import (
     TopicDescription,
 )
 from pegel.cli.explain import clock_time
-from pegel.explain import CAUSES, describe_event, explain_partition, outlook
+from pegel.explain import CAUSES, describe_event, explain_partition, failed_replicas, outlook
 from pegel.health import Health, find_problems, under_replicated, without_moves, worst
 from pegel.types import TopicPartition
 
@@ -220,3 +220,43 @@ def test_a_leader_on_a_fenced_broker_is_no_leader_and_a_failed_directory_is_name
     problems = find_problems(_cluster(1), [_topic(_partition(1, (1, 2, 3)))], {"t": 1}, [directory])
     assert "has no leader" in problems[0].text
     assert any("log directory /d of broker 2 is offline" in p.text for p in problems)
+
+
+DAMAGE = "/d/t-0/0.log: damaged at byte 61: crc"
+DAMAGED = ClusterEvent(
+    7, 9, 1_000, "replica failed", broker=1, topic="t", partition=0, detail=DAMAGE
+)
+
+
+def test_a_damaged_replica_is_told_with_its_file_and_what_to_do() -> None:
+    """It was "alive, and catching up or too slow", and the only one "in sync"."""
+    sole = PartitionDescription(0, -1, 5, (1,), (1,), (1,))
+    found = explain_partition("t", sole, 1, {1}, (), [DAMAGED])
+    assert found.why == (
+        f"nobody leads t-0: no replica of it can be used; that on broker 1 is damaged: {DAMAGE}"
+    )
+    missing, effect = found.outlook.sentences
+    assert missing == (f"missing for full strength: 1 (alive, but its files are damaged: {DAMAGE})")
+    assert effect.startswith("nothing can be written or read: stop the broker and restore")
+    assert found.timeline == ((1_000, f"t-0: the replica on broker 1 is damaged: {DAMAGE}"),)
+    assert found.outlook.failures_to_offline == 0
+    follower = explain_partition("t", _partition(2, (2, 3)), 2, {1, 2, 3}, (), [DAMAGED])
+    assert follower.outlook.sentences[0] == missing
+
+
+def test_a_broker_that_registers_anew_is_damaged_where_it_says_so_again() -> None:
+    again = ClusterEvent(8, 9, 2_000, "broker registered", broker=1)
+    assert failed_replicas([DAMAGED, again]) == {("t", 0): {}}
+    assert failed_replicas([DAMAGED, again, DAMAGED]) == {("t", 0): {1: DAMAGE}}
+
+
+def test_health_has_a_line_for_each_damaged_replica_and_counts_the_rest() -> None:
+    sole = [PartitionDescription(n, -1, 5, (1,), (1,), (1,)) for n in range(7)]
+    failed = {("t", n): {1: DAMAGE} for n in range(7)}
+    problems = find_problems(_cluster(), [_topic(*sole)], {"t": 1}, (), failed)
+    told = [p.text for p in problems if "damaged" in p.text]
+    assert told[0] == f"the replica of t-0 on broker 1 is damaged: {DAMAGE}"
+    assert problems[0].command == "pegel explain t 0"
+    assert (len(told), told[-1]) == (6, "2 more replicas are damaged")
+    whole = _partition(1, (1, 2, 3))
+    assert find_problems(_cluster(), [_topic(whole)], {"t": 1}, (), failed) == []

@@ -6,10 +6,12 @@ import json
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
 
+from pegel import Client
 from pegel.testing import LocalCluster
 from tests.process.command import pegel_command
 
@@ -118,3 +120,30 @@ def test_no_cluster_is_unavailable() -> None:
     document = json.loads(done.stdout)
     assert document["health"] == "unavailable"
     assert "127.0.0.1:1" in document["problems"][0]["text"]
+
+
+def test_damage_to_the_only_replica_is_told_wherever_somebody_looks(tmp_path: Path) -> None:
+    with LocalCluster(brokers=1, data_dir=tmp_path) as cluster:
+        pegel_command(cluster, "topics", "create", "orders", "--replication", "1")
+        with Client(cluster.bootstrap) as client, client.producer() as producer:
+            for _ in range(3):
+                producer.send_many("orders", [b"x" * 100] * 10)
+        cluster.kill(1)
+        segment = tmp_path / "node-1" / "log" / "orders-0" / f"{0:020}.log"
+        content = bytearray(segment.read_bytes())
+        content[len(content) // 2] ^= 0xFF
+        segment.write_bytes(content)
+        cluster.restart(1)
+        damaged = f"the replica of orders-0 on broker 1 is damaged: {segment}: damaged at byte "
+        assert damaged in _until(cluster, 2)
+        _, out, _ = pegel_command(cluster, "topics", "describe", "orders")
+        assert damaged in out
+        _, out, _ = pegel_command(cluster, "explain", "orders", "0")
+        why, missing, effect, *timeline = out.splitlines()
+        assert f"that on broker 1 is damaged: {segment}: damaged at byte " in why
+        assert "every replica is in sync" not in out
+        assert "restore that file" in effect
+        assert any(f"the replica on broker 1 is damaged: {segment}" in line for line in timeline)
+        assert str(segment) in missing
+        with urllib.request.urlopen(f"http://{cluster.nodes[1].http}/readyz", timeout=5) as page:
+            assert json.loads(page.read()) == {"ready": True, "offline_replicas": 1}

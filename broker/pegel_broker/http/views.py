@@ -47,7 +47,9 @@ def readiness(node: Node) -> Page:
         missing = "it is starting"
     if missing:
         return json_page({"ready": False, "reason": missing}, 503)
-    return json_page({"ready": True})
+    # One damaged replica must not take the node away from those who use the others.
+    failed = len(node.replicas.offline) if node.replicas is not None else 0
+    return json_page({"ready": True} | ({"offline_replicas": failed} if failed else {}))
 
 
 def node_view(node: Node) -> Page:

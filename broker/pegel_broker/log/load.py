@@ -382,7 +382,12 @@ class _Loader:
             valid_after=valid_after,
             page_cache_lost=options.page_cache_lost,
         ):
-            raise CorruptLogError(segment.path(), end.position, problem)
+            why = recovery.evidence(
+                next_offset=end.next_offset,
+                recovery_point=options.recovery_point,
+                high_watermark=options.high_watermark,
+            )
+            raise CorruptLogError(segment.path(), end.position, f"{problem}; {why}")
         for later in reversed(loaded.segments[number + 1 :]):
             remove_segment_files(self._disk, later)
         del loaded.segments[number + 1 :]

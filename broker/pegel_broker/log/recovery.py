@@ -130,6 +130,18 @@ def _is_valid(batch: Buffer, header: BatchHeader) -> bool:
     return True
 
 
+def evidence(*, next_offset: int, recovery_point: int, high_watermark: int) -> str:
+    """In words, why ``is_damage`` says so: why what follows ``next_offset`` is not cut off."""
+    end = max(recovery_point, high_watermark)
+    if end <= next_offset:
+        return f"this is offset {next_offset}, and valid batches follow it: nothing is cut off"
+    known = "acknowledged" if high_watermark >= recovery_point else "synced to disk"
+    return (
+        f"this is offset {next_offset}, and records up to offset {end - 1} were {known}: "
+        "nothing is cut off"
+    )
+
+
 def is_damage(
     *,
     next_offset: int,

@@ -87,7 +87,7 @@ class ReplicaManager:
         self._resigned: dict[HostedPartition, int] = {}
         self._hosted: dict[tuple[str, int], HostedPartition] = {}
         self._by_id: dict[tuple[UUID, int], HostedPartition] = {}
-        self.offline: dict[tuple[UUID, int], None] = {}  # replicas whose log failed
+        self.offline: dict[tuple[UUID, int], str] = {}  # replicas whose log failed, and why
         self._fetchers = ReplicaFetchers(self)
         self.leader_limit = RateLimit()  # leader.replication.throttled.rate
         self.follower_limit = self._fetchers.limit
@@ -336,7 +336,8 @@ class ReplicaManager:
             return
         self._fetchers.forget(hosted)
         hosted.fail_waiting(ErrorCode.KAFKA_STORAGE_ERROR)
-        self.offline[hosted.topic_id, hosted.core.partition] = None
+        by_itself = log.keeper.directory.offline is None
+        self.offline[hosted.topic_id, hosted.core.partition] = reason if by_itself else ""
         if self._on_offline is not None:
             self._on_offline()
 

@@ -19,6 +19,8 @@ from pegel.protocol.messages.describe_topic_partitions import (
 
 PARTITION_CHANGED = "partition changed"
 BROKER_FENCED = "broker fenced"
+BROKER_REGISTERED = "broker registered"
+REPLICA_FAILED = "replica failed"
 TOPIC_CREATED = "topic created"
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pegel.cli.explain import clock_time
+from pegel.cli.explain import clock_time, read_damage
 from pegel.cli.options import cluster_options, connect, json_option, run
 from pegel.cli.options import explain as one_line
 from pegel.cli.output import highlight, print_json
@@ -153,5 +153,6 @@ async def _find(bootstrap: str, timeout: float) -> list[Problem]:
             minimum[topic.name] = next(
                 (int(e.value or 1) for e in entries if e.name == "min.insync.replicas"), 1
             )
-    found = [*find_problems(cluster, topics, minimum, log_dirs), *silent]
+        damage = await read_damage(client, topics, timeout / 3)
+    found = [*find_problems(cluster, topics, minimum, log_dirs, damage), *silent]
     return sorted(found, key=lambda problem: -problem.health)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from pegel.cli.output import highlight, print_json, print_table
 
 if TYPE_CHECKING:
     from pegel.admin.events import ClusterEvent
+    from pegel.admin.types import TopicDescription
     from pegel.client import AsyncClient
     from pegel.explain import Explanation
 
@@ -61,7 +63,7 @@ async def _explain(
         admin.describe_cluster(timeout=timeout),
         admin.describe_config(ConfigResourceType.TOPIC, topic, timeout=timeout),
         admin.eligible_leader_replicas(topic, timeout=timeout),
-        _history(client, topic, -1 if partition is None else partition, timeout),
+        read_history(client, topic, -1 if partition is None else partition, timeout),
     )
     chosen = [p for p in described.partitions if partition in {None, p.partition}]
     if not chosen:
@@ -75,10 +77,10 @@ async def _explain(
     ]
 
 
-async def _history(
+async def read_history(
     client: AsyncClient, topic: str, partition: int, timeout: float
 ) -> list[ClusterEvent]:
-    """All that is kept of it, page by page."""
+    """All that is kept of a partition (of a topic: -1, of the cluster: ""), page by page."""
     found: list[ClusterEvent] = []
     after = 0
     while True:
@@ -89,6 +91,21 @@ async def _history(
         if page.last == after or not page.events:
             return found
         after = page.last
+
+
+async def read_damage(
+    client: AsyncClient, topics: Iterable[TopicDescription], timeout: float
+) -> dict[tuple[str, int], dict[int, str]]:
+    """``failed_replicas`` of the cluster; the history is read only where a replica is offline."""
+    from pegel.errors import PegelError
+    from pegel.explain import failed_replicas
+
+    if not any(p.offline_replicas for topic in topics for p in topic.partitions):
+        return {}
+    try:
+        return failed_replicas(await read_history(client, "", -1, timeout))
+    except PegelError:  # not Pegel, or no controller answers: then there is more to say than this
+        return {}
 
 
 def clock_time(at_ms: int, today: datetime | None = None) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pegel.cli.explain import read_damage
 from pegel.cli.options import cluster_options, connect, json_option, parse_settings, run
 from pegel.cli.output import highlight, numbers, print_json, print_table
 from pegel.cli.trim import trim
@@ -128,6 +129,7 @@ def describe(names: tuple[str, ...], bootstrap: str, timeout: float, as_json: bo
                     print_json(_details(topic))
                 else:
                     _print_topic(topic, await _short(client, [topic], timeout))
+                    _print_damage(topic, await read_damage(client, [topic], timeout))
 
     run(work())
 
@@ -317,6 +319,14 @@ def _health(topic: TopicDescription, short: frozenset[TopicPartition]) -> str:
     if number:
         return highlight(f"{number} under-replicated", "yellow")
     return highlight("ok", "green")
+
+
+def _print_damage(topic: TopicDescription, damage: dict[tuple[str, int], dict[int, str]]) -> None:
+    from pegel.health import damaged_replicas
+
+    for p, broker, why in damaged_replicas(topic, damage):
+        text = f"the replica of {topic.name}-{p.partition} on broker {broker} is damaged: {why}"
+        click.echo(f"{highlight(text, 'red')}: pegel explain {topic.name} {p.partition}")
 
 
 def _print_topic(topic: TopicDescription, short: frozenset[TopicPartition]) -> None:

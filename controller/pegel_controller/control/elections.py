@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain, repeat
 
 from pegel.protocol.errors import ErrorCode
 from pegel_controller.config import topic_value
@@ -21,6 +22,8 @@ from pegel_controller.rpc import messages as m
 
 # Characters of what a leader says of the cause of a change; it is kept in the history.
 DETAIL_LENGTH_MAX = 200
+# Characters of what a broker says of a replica that failed: a path, a position, what is wrong.
+FAILURE_LENGTH_MAX = 500
 
 
 def alter_partitions(
@@ -244,15 +247,21 @@ def offline_replicas(tip: Tip, request: m.UpdateOfflineReplicasRequest) -> list[
     """
     broker_id, topics = request.broker_id, tip.image.topics_by_id
     known = tip.image.brokers[broker_id]
-    failed = tuple(sorted(
-        (topic_id, number)
-        for topic_id, number in set(request.partitions)
+    told = dict(zip(request.partitions, chain(request.reasons, repeat("")), strict=False))
+    reasons = {
+        (topic_id, number): told[topic_id, number][:FAILURE_LENGTH_MAX]
+        for topic_id, number in sorted(told)
         if topic_id in topics and 0 <= number < len(topics[topic_id].partitions)
-    ))  # fmt: skip
+    }
+    failed = tuple(reasons)
     dirs = request.offline_log_dirs
     if (failed, dirs) == (known.offline_replicas, known.offline_log_dirs):
         return []
-    records: list[Record] = [BrokerOfflineDirsRecord(broker_id, request.broker_epoch, dirs, failed)]
+    records: list[Record] = [
+        BrokerOfflineDirsRecord(
+            broker_id, request.broker_epoch, dirs, failed, tuple(reasons.values())
+        )
+    ]
     tip.apply(records)
     changes: list[Record] = []
     for key in failed:
@@ -263,9 +272,10 @@ def offline_replicas(tip: Tip, request: m.UpdateOfflineReplicasRequest) -> list[
         isr = tuple(x for x in old.isr if x != broker_id)
         change = next_partition(
             *key, old, isr, tip.eligible_for(key),
-            min_isr=min_isr, unclean=unclean, lost=broker_id, reason="log directory failed",
+            min_isr=min_isr, unclean=unclean, lost=broker_id,
+            reason="replica failed" if reasons[key] else "log directory failed",
         )  # fmt: skip
         if change is not None:
-            changes.append(change)
+            changes.append(replace(change, detail=reasons[key]))
     tip.apply(changes)
     return records + changes

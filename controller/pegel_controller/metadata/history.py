@@ -7,7 +7,7 @@ keeps the same history, and a snapshot carries it on. The newest `limit` events 
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice, repeat
 from uuid import UUID
 
 from pegel_controller.metadata import records as r
@@ -22,6 +22,7 @@ BROKER_UNFENCED = "broker unfenced"
 BROKER_SHUTTING_DOWN = "broker shutting down"
 BROKER_UNREGISTERED = "broker unregistered"
 LOG_DIRECTORY_FAILED = "log directory failed"
+REPLICA_FAILED = "replica failed"
 TOPIC_CREATED = "topic created"
 TOPIC_DELETED = "topic deleted"
 PARTITIONS_ADDED = "partitions added"
@@ -91,7 +92,8 @@ class History:
             if len(chosen) == limit:
                 break
             last = event.sequence
-            if not topic or event.broker >= 0 or _concerns(event, topic, partition):
+            of_a_broker = event.broker >= 0 and not event.topic
+            if not topic or of_a_broker or _concerns(event, topic, partition):
                 chosen.append(event)
         return tuple(chosen), last
 
@@ -170,11 +172,29 @@ class History:
             case r.BrokerUnregisteredRecord(node_id=node):
                 self._add(index, at_ms, BROKER_UNREGISTERED, broker=node)
             case r.BrokerOfflineDirsRecord(node_id=node):
-                known = before.brokers.get(node)
-                if known is None or set(record.offline_replicas) - set(known.offline_replicas):
-                    self._add(index, at_ms, LOG_DIRECTORY_FAILED, broker=node)
+                self._fail_replicas(before, record, index, at_ms)
             case _:
                 pass  # producer ids and features are nobody's question
+
+    def _fail_replicas(
+        self, before: MetadataImage, record: r.BrokerOfflineDirsRecord, index: int, at_ms: int
+    ) -> None:
+        """One event for each replica that failed by itself, one for all of a directory."""
+        node = record.node_id
+        known = before.brokers.get(node)
+        old = () if known is None else known.offline_replicas
+        reasons = chain(record.reasons, repeat(""))
+        told = zip(record.offline_replicas, reasons, strict=False)
+        new = {key: reason for key, reason in told if key not in old}
+        for (topic_id, partition), reason in new.items():
+            if reason:
+                name = _topic_name(before, {}, topic_id)
+                self._add(
+                    index, at_ms, REPLICA_FAILED, broker=node, topic=name, partition=partition,
+                    detail=reason,
+                )  # fmt: skip
+        if not all(new.values()):
+            self._add(index, at_ms, LOG_DIRECTORY_FAILED, broker=node)
 
 
 def _concerns(event: Event, topic: str, partition: int) -> bool:

@@ -111,12 +111,16 @@ class BrokerUnregisteredRecord(Record):
 @_declare(15)
 @dataclass(frozen=True, slots=True)
 class BrokerOfflineDirsRecord(Record):
-    """All that a broker cannot read or write any more, until it registers anew."""
+    """All that a broker cannot read or write any more, until it registers anew.
+
+    `reasons`: why, for each of the replicas; "" where its whole directory failed.
+    """
 
     node_id: int
     broker_epoch: int
     offline_log_dirs: tuple[UUID, ...]
     offline_replicas: tuple[tuple[UUID, int], ...] = ()
+    reasons: tuple[str, ...] = ()
 
 
 @_declare(16)

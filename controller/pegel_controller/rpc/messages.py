@@ -330,12 +330,16 @@ class UnregisterBrokerResponse(Wire):
 
 @dataclass(frozen=True, slots=True)
 class UpdateOfflineReplicasRequest(Wire):
-    """All log directories and replicas (topic id, partition) of a broker that failed."""
+    """All log directories and replicas (topic id, partition) of a broker that failed.
+
+    `reasons`: why, for each of the replicas; "" where its whole directory failed.
+    """
 
     broker_id: int
     broker_epoch: int
     offline_log_dirs: tuple[UUID, ...] = ()
     partitions: tuple[tuple[UUID, int], ...] = ()
+    reasons: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

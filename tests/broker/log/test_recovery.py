@@ -143,11 +143,37 @@ def test_an_invalid_batch_below_the_high_watermark_is_damage() -> None:
             )
             _manager, log = await _reopen(disk)
             assert (log.offline is None) == torn
+            if not torn:  # it says which records would be lost
+                acknowledged = f"records up to offset {high_watermark - 1} were acknowledged"
+                assert f"this is offset 10, and {acknowledged}: nothing is cut off" in log.offline
         disk = harness.disk.copy()  # but a host that lost its page cache may have torn it
         disk.write_file(f"{PATH}/replication-offset-checkpoint", b"0\n1\nt 0 12\n")
         _manager, log = await _reopen(disk, page_cache_lost=True)
         assert (log.offline, log.log_end_offset, log.high_watermark) == (None, 10, 10)
         assert content
+
+    run(main)
+
+
+def test_a_loss_is_accepted_as_the_runbook_says() -> None:
+    """Cut the file where it is said to be damaged, and take away who knows that more was there."""
+
+    async def main() -> None:
+        harness, content = await _written()
+        disk, start = harness.disk, _batch_starts(content)[2]
+        disk.files[SEGMENT].data[start + 30] ^= 0x40
+        for name in ("replication-offset", "recovery-point-offset"):
+            disk.write_file(f"{PATH}/{name}-checkpoint", b"0\n1\nt 0 12\n")
+        _manager, log = await _reopen(disk.copy())
+        assert f"damaged at byte {start}: " in log.offline
+        del disk.files[SEGMENT].data[start:]
+        _manager, log = await _reopen(disk.copy())
+        assert "synced up to 12" in log.offline, "cut alone, it is still known to be too short"
+        for name in ("replication-offset", "recovery-point-offset"):
+            disk.remove(f"{PATH}/{name}-checkpoint")
+        _manager, log = await _reopen(disk.copy())
+        assert (log.offline, log.log_end_offset) == (None, 4)
+        assert await read_all(log) == content[:start]
 
     run(main)
 

@@ -15,7 +15,7 @@ from pegel_controller.metadata.image import (
     MetadataImage,
     PartitionState,
 )
-from pegel_controller.metadata.records import decode_records, encode_records
+from pegel_controller.metadata.records import Record, decode_records, encode_records
 from pegel_controller.rpc import messages as m
 from pegel_controller.rpc.reassignment_messages import (
     AlterReassignmentsRequest,
@@ -124,15 +124,18 @@ class Harness:
                 if asked:
                     self.resign(broker, asked)
 
-    def fail_logs(self, broker: int, *numbers: int, topic: str = "t") -> int:
+    def fail_logs(
+        self, broker: int, *numbers: int, topic: str = "t", why: str = ""
+    ) -> list[Record]:
         """The broker reports that these are all of its logs that failed; the records that made."""
         topic_id = self.image.topics_by_name[topic].topic_id
         request = m.UpdateOfflineReplicasRequest(
-            broker, self.epochs[broker], (), tuple((topic_id, n) for n in numbers)
-        )
+            broker, self.epochs[broker], (), tuple((topic_id, n) for n in numbers),
+            tuple(why for _ in numbers),
+        )  # fmt: skip
         result = self.commit(self.controller.update_offline_replicas(self.now, request))
         assert not result.response.error
-        return len(result.records)
+        return list(result.records)
 
     @contextmanager
     def uncommitted(self) -> Iterator[None]:
