@@ -28,6 +28,7 @@ from pegel_broker.log.checkpoints import (
     decode_uuid,
     encode_clean_shutdown,
     encode_epochs,
+    encode_offsets,
     encode_properties,
     encode_uuid,
     parse_directory_name,
@@ -144,6 +145,7 @@ def _open_locked(disk: Disk, path: str, options: OpenOptions, lock: Lock) -> Ope
         except CorruptLogError as error:
             loaded = Refusal(error, read_topic_id(disk, folder), named)
         opened.logs.append(FoundLog(*parsed, folder, loaded))
+    _lower_high_watermarks(disk, path, checkpoints[HIGH_WATERMARK_FILE], opened.logs)
     if mark is not None:
         # From now on the files change; the mark must not outlive a crash of the host.
         disk.remove(f"{path}/{CLEAN_SHUTDOWN_FILE}")
@@ -191,6 +193,24 @@ def _read_offsets(disk: Disk, path: str, name: str) -> dict[tuple[str, int], int
         return decode_offsets(data)
     except CheckpointError as error:
         raise LogDirectoryError(path, f"{name}: {error}") from error
+
+
+def _lower_high_watermarks(
+    disk: Disk, path: str, checkpointed: dict[tuple[str, int], int], logs: list[FoundLog]
+) -> None:
+    """Have the checkpoint name no offset that the crash of a host took, before any log grows.
+
+    Whoever starts next on this boot would miss it below the high watermark: a torn end of what is
+    written from now on would pass for damage.
+    """
+    rows = dict(checkpointed)
+    for log in logs:
+        key = (log.topic, log.partition)
+        if isinstance(log.loaded, LoadedLog) and key in rows:
+            rows[key] = min(rows[key], log.loaded.high_watermark)
+    if rows != checkpointed:
+        content = encode_offsets([(*key, at) for key, at in sorted(rows.items())])
+        disk.write_file(f"{path}/{HIGH_WATERMARK_FILE}", content)
 
 
 async def close_directory(keeper: DirectoryKeeper, broker_epoch: int) -> None:

@@ -178,6 +178,31 @@ def test_a_loss_is_accepted_as_the_runbook_says() -> None:
     run(main)
 
 
+def test_what_a_loss_of_power_took_is_not_missed_by_the_starts_after_it() -> None:
+    """Seed 3512: the next life wrote a torn end, below a high watermark of before the loss."""
+
+    async def main() -> None:
+        harness, content = await _written()
+        disk = harness.disk
+        disk.make_directories(f"{PATH}/other-0")
+        disk.write_file(f"{PATH}/other-0/{0:020d}.log", content)
+        disk.write_file(
+            f"{PATH}/replication-offset-checkpoint", b"0\n3\ngone 0 4\nother 0 12\nt 0 12\n"
+        )
+        del disk.files[SEGMENT].data[_batch_starts(content)[-2] + 5 :]
+        _manager, log = await _reopen(disk, page_cache_lost=True)
+        assert (log.offline, log.log_end_offset) == (None, 8)
+        disk.locks.clear()  # killed in the middle of its first write, as a full disk ends it
+        disk.files[SEGMENT].data += content[_batch_starts(content)[-2] :][:40]
+        manager, log = await _reopen(disk)
+        assert (log.offline, log.log_end_offset, log.high_watermark) == (None, 8, 8)
+        other = manager.get("other", 0)
+        assert other is not None
+        assert other.high_watermark == 12
+
+    run(main)
+
+
 def test_a_log_that_ends_below_its_recovery_point_is_damaged() -> None:
     async def main() -> None:
         harness, content = await _written()
