@@ -61,9 +61,10 @@ def fetch(request: Request) -> Answer:
         allow_follower=version >= 11,
     )
     follower = replica_id >= 0
-    if follower and resolved.incremental and resolved.session is not None:
+    standing = broker.replicas.standing
+    if resolved.incremental and resolved.session is not None and standing.knows(replica_id):
         # Of what the session holds, only that which changed.
-        read = broker.replicas.standing.fetch(plan, resolved.session, items, forgotten)
+        read = standing.fetch(plan, resolved.session, items, forgotten)
         if not isinstance(read, asyncio.Future):
             return _respond(request, replace(resolved, items=read[0]), read[1], follower=True)
         return _answer_later(

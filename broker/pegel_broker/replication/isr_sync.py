@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 from pegel.logs import Event
 from pegel.protocol.errors import ErrorCode
@@ -26,14 +27,23 @@ if TYPE_CHECKING:
 _log = logging.getLogger("pegel.broker")
 
 RETRY_DELAY = 0.050
+# After an error that no controller and no network is to blame for.
+FAILURE_DELAY = 1.0
 # Errors that say: this was certainly not done, and metadata that says why need not come.
 _DEFINITE = {ErrorCode.INELIGIBLE_REPLICA, ErrorCode.INVALID_REQUEST}
 
+T = TypeVar("T")
 Alter = Callable[[AlterPartitionRequest], Awaitable[AlterPartitionResponse]]
 
 
 class IsrSync:
-    """Proposes ISR changes of the partitions that this broker leads."""
+    """Proposes ISR changes of the partitions that this broker leads.
+
+    An unforeseen error is logged and costs a pause, and one partition its turn: whoever is proposed
+    counts as in sync until it is certain that he is not, so a proposal that is asked again, or
+    that nobody hears of, is safe. Without this task no ISR would change for as long as the node
+    lives, and acks=all would wait for a follower that is gone.
+    """
 
     def __init__(self, manager: ReplicaManager, alter: Alter) -> None:
         self._manager = manager
@@ -43,6 +53,7 @@ class IsrSync:
         # Partitions with a follower that is behind: no others are ever looked at.
         self._lagging: dict[HostedPartition, None] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._failed = False  # something, in this round
         self._task = asyncio.create_task(self._run(), name="isr-sync")
 
     def consider(self, hosted: HostedPartition) -> None:
@@ -90,7 +101,8 @@ class IsrSync:
             await self._wake.wait()
             self._wake.clear()
             considered, self._considered = self._considered, {}
-            items = [item for hosted in considered if (item := self._propose(hosted)) is not None]
+            self._failed = False
+            items = [i for h in considered if (i := self._guard(h, self._propose)) is not None]
             while items:
                 request = AlterPartitionRequest(
                     self._manager.node_id,
@@ -102,6 +114,10 @@ class IsrSync:
                 except RpcError as error:
                     _log.info("the controller does not take ISR changes: %s", error)
                     response = None
+                except Exception:
+                    _log.exception("asking for ISR changes failed")
+                    response = None
+                    await asyncio.sleep(FAILURE_DELAY)
                 if response is not None and not response.error:
                     break
                 # It may or may not have been done: ask the same again; it is a compare-and-set.
@@ -113,7 +129,18 @@ class IsrSync:
                 for result in response.partitions:
                     hosted = by_key.get((result.topic_id, result.partition))
                     if hosted is not None:
-                        self._take(hosted, result)
+                        self._guard(hosted, partial(self._take, result=result))
+            if self._failed:
+                await asyncio.sleep(FAILURE_DELAY)
+
+    def _guard(self, hosted: HostedPartition, step: Callable[[HostedPartition], T]) -> T | None:
+        """One step of one partition; its error is not the others'."""
+        try:
+            return step(hosted)
+        except Exception:
+            self._failed = True
+            _log.exception("the ISR of %s cannot be kept right", hosted.name)
+            return None
 
     def _propose(
         self, hosted: HostedPartition

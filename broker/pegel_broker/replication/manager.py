@@ -201,6 +201,7 @@ class ReplicaManager:
                 self._isr.on_broker_eligible(broker_id)
         if delta.brokers_changed:
             trimming.on_brokers_changed(self)
+            self.standing.on_brokers_changed()
         self._fetchers.close_idle()
         if not self._strays_checked:
             self._strays_checked = True

@@ -33,11 +33,25 @@ Answered = tuple[Sequence[FetchItem], Sequence[PartitionFetchResult]]
 
 
 class StandingFetches:
-    """The watches of all followers; the oldest of a follower makes room for a new one."""
+    """The watches of all followers; the oldest of a follower makes room for a new one.
+
+    Followers are the cluster's brokers. Whoever else claims to be one is answered without a watch,
+    so that no client can have more of them kept by naming more ids.
+    """
 
     def __init__(self, manager: ReplicaManager) -> None:
         self._manager = manager
         self._by_follower: dict[int, dict[int, StandingFetch]] = {}
+
+    def knows(self, follower: int) -> bool:
+        """Whether there is, or may be, a watch for this replica id."""
+        return follower in self._manager.image.brokers
+
+    def on_brokers_changed(self) -> None:
+        """Drop the watches of brokers that are registered no longer."""
+        for follower in [f for f in self._by_follower if not self.knows(f)]:
+            for standing in self._by_follower.pop(follower).values():
+                standing.close()
 
     def fetch(
         self,
@@ -46,10 +60,11 @@ class StandingFetches:
         named: Sequence[FetchItem],
         forgotten: Iterable[Key],
     ) -> Answered | asyncio.Future[Answered]:
-        """An incremental request: what is read of it, now or once there is enough.
+        """An incremental request of a broker: what is read of it, now or once there is enough.
 
         ``named`` and ``forgotten`` are what the request changes of the session.
         """
+        assert self.knows(plan.replica_id)
         standing = self._of(plan.replica_id, session)
         for key in forgotten:
             standing.forget(key)

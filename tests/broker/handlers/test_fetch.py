@@ -268,6 +268,24 @@ def test_an_increment_tells_what_changed(version: int) -> None:
     run(main)
 
 
+def test_whoever_claims_to_be_a_replica_has_no_watch_kept_for_that() -> None:
+    """Only brokers have: a client may name any id, and another in each session."""
+
+    async def main(node: NodeUnderTest) -> None:
+        client = await _filled(node)
+        for replica_id in (7, 8, 2**31 - 1):
+            full = fetch_request("t", 5, session=(0, 0))
+            full.replica_id = replica_id
+            session, _ = await _session(client, full)
+            again = fetch_request("t", session=(session, 1))
+            again.replica_id = replica_id
+            assert await _session(client, again) == (session, {})
+        assert node.node.replicas is not None
+        assert not node.node.replicas.standing._by_follower
+
+    run(main)
+
+
 def test_errors_of_sessions() -> None:
     async def main(node: NodeUnderTest) -> None:
         client = await _filled(node)

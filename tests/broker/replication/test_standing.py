@@ -14,6 +14,7 @@ from pegel_broker.replication.fetch_session import FetchSession
 from pegel_broker.replication.fetching import Reader
 from pegel_broker.replication.results import FetchItem, FetchPlan, PartitionFetchResult
 from pegel_broker.replication.standing import MAX_PER_FOLLOWER, Answered
+from pegel_controller.metadata import records as r
 from tests.support.replicas import TOPIC, TOPIC_ID, Replicas, turns
 
 PARTITIONS = 50
@@ -211,6 +212,26 @@ def test_a_follower_that_reconnects_leaves_no_watches_behind(
             assert sum(w.done() for w in waiting) == len(waiting) - MAX_PER_FOLLOWER
             assert told(waiting[0]) == {}
             assert len(replicas.members[1].manager.purgatory) == MAX_PER_FOLLOWER
+
+    asyncio.run(main())
+
+
+def test_a_broker_that_is_removed_leaves_no_watches_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def main() -> None:
+        async with leading(monkeypatch) as (replicas, follower):
+            waiting = follower.waits(*everything())
+            one, epoch = replicas.members[1], replicas.members[2].epoch
+            replicas.commit([r.BrokerFencedRecord(2, epoch)])
+            replicas.tell(1)
+            assert len(one.hosted(0).watchers) == 1
+            replicas.commit([r.BrokerUnregisteredRecord(2, epoch)])
+            replicas.tell(1)
+            assert told(waiting) == {}
+            assert not one.hosted(0).watchers
+            assert not one.manager.standing.knows(2)
+            assert not one.manager.standing._by_follower
 
     asyncio.run(main())
 
