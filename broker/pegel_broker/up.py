@@ -28,6 +28,7 @@ class _Child:
     line: dict[str, object] | None = None
     exit_status: int | None = None
     received: bytes = b""
+    log_start: int = 0  # bytes that its log had before this life
 
 
 @click.command(short_help="Start a local cluster and run it until Ctrl-C.")
@@ -170,6 +171,8 @@ class _Cluster:
         reading, writing = os.pipe()
         sys.stdout.flush()
         sys.stderr.flush()
+        log = self._log_of(node_id)
+        log_start = log.stat().st_size if log.exists() else 0
         pid = os.fork()
         if pid == 0:
             os.close(reading)
@@ -177,7 +180,7 @@ class _Cluster:
             os.close(self._claimed)
             self._be_node(node_id, config, writing)
         os.close(writing)
-        self._children[node_id] = _Child(node_id, pid, reading)
+        self._children[node_id] = _Child(node_id, pid, reading, log_start=log_start)
 
     def _be_node(self, node_id: int, config: object, pipe: int) -> None:
         """In the child; never returns."""
@@ -192,7 +195,7 @@ class _Cluster:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             os.setpgid(0, 0)  # Ctrl-C reaches the parent alone, which ends all in order
-            path = str(self._directory / f"node-{node_id}" / "node.log")
+            path = str(self._log_of(node_id))
             set_up_logging(self._log_level, path, self._log_format, node_id)
             assert isinstance(config, NodeConfig)
 
@@ -267,14 +270,18 @@ class _Cluster:
                 child.exit_status = status
                 if not self._stopping:
                     self._say(f"node {child.node_id} (pid {child.pid}) {_how(status)}"
-                              f"{self._last_words(child.node_id)}")  # fmt: skip
+                              f"{self._last_words(child)}")  # fmt: skip
 
-    def _last_words(self, node_id: int) -> str:
-        """The last line of the node's log that says why."""
+    def _log_of(self, node_id: int) -> Path:
+        return self._directory / f"node-{node_id}" / "node.log"
+
+    def _last_words(self, child: _Child) -> str:
+        """The last line of the node's log that says why; of this life, not of one before."""
         try:
-            lines = (self._directory / f"node-{node_id}" / "node.log").read_text().splitlines()
+            content = self._log_of(child.node_id).read_bytes()[child.log_start :]
         except OSError:
             return ""
+        lines = content.decode(errors="replace").splitlines()
         if self._log_format == "json":
             found = [json.loads(line) for line in lines[-20:] if '"critical"' in line]
             return f": {found[-1].get('message', found[-1])}" if found else ""

@@ -69,7 +69,8 @@ class Cluster:
                 except PegelError as error:
                     if not error.retriable:
                         raise
-                    last_error = error
+                    if last_error is None or left > wait / 10:  # else of a moment's remainder
+                        last_error = error
             left = deadline - self.clock.monotonic()
             if left <= 0:
                 raise last_error or ConnectionFailedError(f"no broker answered in {wait:.3g} s")

@@ -244,15 +244,15 @@ class Metadata:
         if create:
             self._creating.add(name)
         options = self._options
-        deadline = self._clock.monotonic() + (
-            options.request_timeout if timeout is None else timeout
-        )
+        patience = options.request_timeout if timeout is None else timeout
+        deadline = self._clock.monotonic() + patience
         grace_ends = min(deadline, self._clock.monotonic() + options.topic_grace)
         attempts = 0
         while True:
             error: PegelError | None = None
             try:
-                await self.refresh(timeout=max(0.001, deadline - self._clock.monotonic()))
+                left = max(0.001, deadline - self._clock.monotonic())
+                await self.refresh(timeout=left, patience=patience)
             except PegelError as caught:
                 error = caught
             known = self.view.topics.get(name)
@@ -278,8 +278,11 @@ class Metadata:
         """Keep these topics in view from the next refresh on, if they are there."""
         self._wanted.update(dict.fromkeys(names))
 
-    async def refresh(self, *, timeout: float | None = None) -> None:
+    async def refresh(self, *, timeout: float | None = None, patience: float | None = None) -> None:
         """Ask a broker now, or share the answer that somebody already waits for.
+
+        Args:
+            patience: seconds that the caller waits in all, where ``timeout`` is what is left.
 
         Raises:
             ConnectionFailedError, RequestTimeoutError: no broker answers; addresses are named.
@@ -296,7 +299,7 @@ class Metadata:
                     await asyncio.shield(task)
             except TimeoutError:
                 raise ConnectionFailedError(
-                    f"no broker answered within {wait:.3g} s; tried {self._addresses()}"
+                    f"no broker answered within {patience or wait:.3g} s; tried {self._addresses()}"
                 ) from None
             except asyncio.CancelledError:
                 if task.cancelled() and self._closed:

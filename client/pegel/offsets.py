@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from pegel.cluster import Cluster
-from pegel.errors import PegelError, broker_error
+from pegel.errors import BrokerError, PegelError, RequestTimeoutError, broker_error
 from pegel.network.pool import Endpoint
 from pegel.protocol.messages.list_offsets import (
     ListOffsetsPartition,
@@ -52,11 +52,11 @@ async def list_offsets(
     found: dict[TopicPartition, OffsetAndTime] = {}
     deadline = cluster.clock.monotonic() + timeout
     missing = dict(times)
+    errors: dict[TopicPartition, PegelError] = {}
     attempts = 0
     refreshed = False
     while missing:
         left = deadline - cluster.clock.monotonic()
-        errors: dict[TopicPartition, PegelError] = {}
         by_leader: dict[Endpoint, dict[TopicPartition, int]] = {}
         for tp, time in missing.items():
             topic = await cluster.metadata.topic(tp.topic, timeout=max(0.001, left))
@@ -74,20 +74,24 @@ async def list_offsets(
                 by_leader.setdefault(leader, {})[tp] = time
         answers = await asyncio.gather(
             *(
-                _ask(cluster, leader, wanted, isolation_level, max(0.001, left))
+                _ask(cluster, leader, wanted, isolation_level, max(0.001, left), timeout)
                 for leader, wanted in by_leader.items()
             )
         )
         for answer, failed in answers:
             found.update(answer)
-            errors.update(failed)
+            for tp, error in failed.items():
+                # Of the last moment: that there was no time to hear it again says nothing.
+                if tp not in errors or left > timeout / 10 or isinstance(error, BrokerError):
+                    errors[tp] = error
         missing = {tp: time for tp, time in missing.items() if tp not in found}
         if not missing:
             break
-        final = next((e for e in errors.values() if not e.retriable), None)
+        told = [errors[tp] for tp in missing]
+        final = next((e for e in told if not e.retriable), None)
         left = deadline - cluster.clock.monotonic()
         if final is not None or left <= 0:
-            raise final or next(iter(errors.values()))
+            raise final or told[0]
         cluster.metadata.request_refresh()
         await asyncio.sleep(min(left, cluster.retry_pause(attempts)))
         attempts += 1
@@ -100,6 +104,7 @@ async def _ask(
     times: Mapping[TopicPartition, int],
     isolation_level: int,
     timeout: float,
+    patience: float,
 ) -> tuple[dict[TopicPartition, OffsetAndTime], dict[TopicPartition, PegelError]]:
     topics: dict[str, ListOffsetsTopic] = {}
     for tp, time in times.items():
@@ -122,7 +127,7 @@ async def _ask(
         async with asyncio.timeout(timeout):
             response = await cluster.pool.ask(leader, request, ListOffsetsResponse, timeout=timeout)
     except TimeoutError:
-        late = PegelError(f"{leader} did not answer in {timeout:.3g} s", retriable=True)
+        late = RequestTimeoutError(f"{leader} did not answer in {patience:.3g} s")
         return {}, dict.fromkeys(times, late)
     except PegelError as error:
         return {}, dict.fromkeys(times, error)

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from random import Random
 
-from pegel.seams.disk import Buffer, File, Lock
+from pegel.seams.disk import Buffer, File, Lock, LockedError
 
 
 class MemoryNode:
@@ -253,7 +253,7 @@ class MemoryDisk:
 
     def lock(self, path: str) -> Lock:
         if path in self.locks:
-            raise BlockingIOError(errno.EAGAIN, "locked", path)
+            raise LockedError(path)
         self.locks.add(path)
         return _MemoryLock(self, path)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from pegel.seams.disk import Disk, Lock
+from pegel.seams.disk import Disk, Lock, LockedError
 from pegel_broker.log.checkpointing import DirectoryKeeper
 from pegel_broker.log.checkpoints import (
     CLEAN_SHUTDOWN_FILE,
@@ -94,8 +94,8 @@ def open_directory(disk: Disk, path: str, options: OpenOptions) -> OpenedDirecto
         disk.make_directories(path)
         try:
             lock = disk.lock(f"{path}/{LOCK_FILE}")
-        except BlockingIOError:
-            raise LogDirectoryError(path, "another process is using it") from None
+        except LockedError as error:
+            raise LogDirectoryError(path, f"it is used by {error.advice}") from None
         try:
             return _open_locked(disk, path, options, lock)
         except BaseException:

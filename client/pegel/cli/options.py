@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., object])
 
+# Codes that say what cannot be done now, and not why.
+_HEALTH_TELLS = {
+    "LEADER_NOT_AVAILABLE", "KAFKA_STORAGE_ERROR", "NOT_ENOUGH_REPLICAS",
+    "NOT_ENOUGH_REPLICAS_AFTER_APPEND", "COORDINATOR_NOT_AVAILABLE",
+}  # fmt: skip
 DEFAULT_BOOTSTRAP = "localhost:9092"
 
 
@@ -108,7 +113,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 def explain(error: Exception) -> str:
     """One line: what went wrong, and what to do next where that is not said yet."""
-    from pegel.errors import ConnectionFailedError, RequestTimeoutError
+    from pegel.errors import BrokerError, ConnectionFailedError, RequestTimeoutError
 
     text = " ".join(str(error).split())
     notes = " ".join(getattr(error, "__notes__", ()))
@@ -116,6 +121,8 @@ def explain(error: Exception) -> str:
         text = f"{text} ({notes})"
     if isinstance(error, ConnectionFailedError | RequestTimeoutError):
         text += "; start a cluster with `pegel up`, or name yours with --bootstrap"
+    if isinstance(error, BrokerError) and error.code.name in _HEALTH_TELLS:
+        text += "; `pegel cluster health` tells why"
     return text
 
 

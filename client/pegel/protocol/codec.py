@@ -76,6 +76,11 @@ def read_request_header(frame: memoryview) -> RequestHeader:
     Raises:
         ProtocolError: the frame is too short, or its client id is not UTF-8.
     """
+    if len(frame) < _HEADER.size:
+        raise ProtocolError(
+            f"a request of {len(frame)} bytes: its header alone has {_HEADER.size} (is this a "
+            "client of Kafka's protocol?)"
+        )
     try:
         api_key, version, correlation_id, length = _HEADER.unpack_from(frame)
         position = 10

@@ -52,6 +52,21 @@ class File(Protocol):
     def close(self) -> None: ...
 
 
+class LockedError(BlockingIOError):
+    """Another process holds the lock; ``holder`` is its id, 0 where it does not say."""
+
+    def __init__(self, path: str, holder: int = 0) -> None:
+        super().__init__(f"{path} is locked by " + (f"process {holder}" if holder else "another"))
+        self.holder = holder
+
+    @property
+    def advice(self) -> str:
+        """Who it is, and how to end it, to follow on "is used by"."""
+        if not self.holder:
+            return "another process: stop that first"
+        return f"another process, pid {self.holder}: stop that first (kill {self.holder})"
+
+
 class Lock(Protocol):
     """An exclusive lock of a data directory, released by ``close`` or by the process's end."""
 
@@ -95,7 +110,7 @@ class Disk(Protocol):
         """Lock the file at ``path`` (made where missing) for this process alone.
 
         Raises:
-            BlockingIOError: another process holds it.
+            LockedError: another process holds it.
         """
         ...
 
@@ -253,6 +268,12 @@ class RealDisk:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, b"%d\n" % os.getpid(), 0)
+        except BlockingIOError:
+            holder = os.pread(fd, 32, 0).strip()
+            os.close(fd)
+            raise LockedError(path, int(holder) if holder.isdigit() else 0) from None
         except OSError:
             os.close(fd)
             raise

@@ -14,6 +14,10 @@ from pegel_controller.raft.errors import RaftError
 _HEADER = struct.Struct(">II")
 HEADER_SIZE = _HEADER.size
 RECORD_BYTES_MAX = 64 << 20
+_HELP = (
+    "Restore this node's `raft` directory from a copy, or, while a majority of the controllers is "
+    "up, let it leave (`pegel cluster quorum remove`) and join anew with an empty one"
+)
 
 
 def frame(payload: bytes) -> bytes:
@@ -56,5 +60,8 @@ def scan(data: bytes, name: str, *, last_segment: bool) -> tuple[list[bytes], in
     if offset < len(data):
         later = any(_record_end(data, at) is not None for at in range(offset + 1, len(data)))
         if later or not last_segment:
-            raise RaftError(f"{name} is damaged at offset {offset}: refusing to cut what follows")
+            raise RaftError(
+                f"the metadata log's {name} is damaged at offset {offset}, in bytes: refusing to "
+                f"cut what follows. {_HELP}"
+            )
     return payloads, offset

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import tempfile
 
 import pytest
 
 from pegel.protocol.errors import ErrorCode
-from pegel.seams.disk import RealDisk
+from pegel.seams.disk import LockedError, RealDisk
 from pegel_broker.log import LogDirectoryError, LogError, LogManager, PartitionLog, directory
 from tests.broker.log.harness import (
     NOW,
@@ -224,7 +225,7 @@ def test_the_lock_file_holds_off_a_second_user_of_a_real_directory() -> None:
     disk = RealDisk()
     with tempfile.TemporaryDirectory() as path:
         lock = disk.lock(f"{path}/.lock")
-        with pytest.raises(BlockingIOError):
+        with pytest.raises(LockedError, match=f"process {os.getpid()}"):
             disk.lock(f"{path}/.lock")
         lock.close()
         disk.lock(f"{path}/.lock").close()

@@ -10,9 +10,17 @@ import pytest
 
 from pegel.cluster import Cluster
 from pegel.config import ClientOptions, parse_bootstrap
-from pegel.errors import ClosedError, ConnectionFailedError, InvalidTopicError, TopicNotFoundError
+from pegel.errors import (
+    BrokerError,
+    ClosedError,
+    ConnectionFailedError,
+    InvalidTopicError,
+    RequestTimeoutError,
+    TopicNotFoundError,
+)
 from pegel.metadata import ClusterView
 from pegel.network.pool import Endpoint
+from pegel.offsets import LATEST, list_offsets
 from pegel.protocol.api_keys import ApiKey
 from pegel.protocol.errors import ErrorCode
 from pegel.protocol.messages.metadata import (
@@ -24,6 +32,7 @@ from pegel.protocol.messages.metadata import (
 )
 from pegel.seams.clock import RealClock
 from pegel.seams.network import RealNetwork
+from pegel.types import TopicPartition
 from tests.support.fake_broker import FakeCluster, Fault, stale_metadata
 
 Body = Callable[[FakeCluster, Cluster], Coroutine[None, None, None]]
@@ -195,3 +204,27 @@ def test_bootstrap_addresses(text: str, addresses: tuple[tuple[str, int], ...]) 
 def test_bootstrap_addresses_that_are_none(text: str) -> None:
     with pytest.raises(ValueError, match="localhost:9092"):
         parse_bootstrap(text)
+
+
+def test_a_time_out_is_told_whole_and_not_what_was_left_of_it() -> None:
+    """ "No broker answered within 0.135 s": what a refusal and its retries had left of it."""
+
+    async def body(fake: FakeCluster, cluster: Cluster) -> None:
+        fake.script(ApiKey.METADATA, ErrorCode.LEADER_NOT_AVAILABLE, Fault.SILENCE)
+        with pytest.raises(ConnectionFailedError, match=r"within 0\.4 s"):
+            await cluster.metadata.topic("t", timeout=0.4)
+
+    _run(body)
+
+
+def test_what_a_broker_said_is_told_rather_than_a_last_moment_without_an_answer() -> None:
+    async def body(fake: FakeCluster, cluster: Cluster) -> None:
+        fake.script(ApiKey.LIST_OFFSETS, *[ErrorCode.KAFKA_STORAGE_ERROR] * 1_000)
+        wanted = {TopicPartition("t", 0): LATEST}
+        with pytest.raises(BrokerError, match="KAFKA_STORAGE_ERROR"):
+            await list_offsets(cluster, wanted, timeout=0.3)
+        fake.brokers[1].hung = True
+        with pytest.raises(RequestTimeoutError, match=r"did not answer in 0\.3 s"):
+            await list_offsets(cluster, wanted, timeout=0.3)
+
+    _run(body)

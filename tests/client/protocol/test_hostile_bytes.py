@@ -182,3 +182,8 @@ def test_registry_knows_its_keys_without_importing() -> None:
     assert 3 in REQUESTS
     assert 999 not in REQUESTS
     assert REQUESTS.get(999) is None
+
+
+def test_a_header_that_is_cut_short_is_said_in_words() -> None:
+    with pytest.raises(ProtocolError, match="a request of 3 bytes: its header alone has 10"):
+        read_request_header(memoryview(b"GET"))
