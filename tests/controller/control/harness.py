@@ -185,3 +185,7 @@ def check(old: PartitionState | None, new: PartitionState, image: MetadataImage)
         assert new.partition_epoch > old.partition_epoch
         assert new.leader_epoch >= old.leader_epoch
         assert new.leader_epoch > old.leader_epoch or new.leader == old.leader
+        assert new.isr or new.elr or new.last_known_elr, "nobody may ever lead again"
+        safe = {*old.isr, *old.elr}
+        known = {*new.isr, *new.elr, *new.last_known_elr}
+        assert not safe or safe & known or new.leader_recovery_state, "an unclean election"

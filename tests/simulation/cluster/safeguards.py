@@ -203,6 +203,30 @@ _TABLE: list[tuple[str, str, str, str]] = [
         "if broker is None or not broker.eligible_for((item.topic_id, item.partition)):",
         "if broker is None:",
     ),
+    (
+        "a raise of min.insync.replicas refuses ISR changes in flight",
+        "pegel_controller.control.elections:adopt_minimum",
+        "if old.leader != NO_LEADER and",
+        "if False and",
+    ),
+    (
+        "a lower min.insync.replicas ends who is eligible by the old one",
+        "pegel_controller.control.elections:adopt_minimum",
+        "elif old.elr and",
+        "elif False and",
+    ),
+    (
+        "a leader asks for nothing while its metadata are behind an answer",
+        "pegel_broker.replication.partition:Partition.wanted_isr",
+        "if state.told_partition_epoch < state.partition_epoch:",
+        "if False:",
+    ),
+    (
+        "a broker takes a minimum before the ISR that comes with it",
+        "pegel_broker.replication.manager:ReplicaManager.apply",
+        "configs.take_minimums(self, delta)",
+        "pass",
+    ),
     # -- who may lead
     (
         "only ISR and ELR may lead",
@@ -374,6 +398,7 @@ _FAILED_SYNC = "test_after_a_failed_sync_nothing_more_is_stable_and_the_director
 _CONTROLLER = "tests/controller/control/test_controller.py"
 _WRITERS = "tests/broker/replication/test_writers.py"
 _EARLIER_LIFE = "test_what_an_earlier_life_of_a_broker_says_does_not_count"
+_MINIMUM = "tests/controller/control/test_minimum.py"
 _COMPARES = "test_alter_partition_compares_and_sets"
 BY_TESTS = {
     "acks=all needs min.insync.replicas": f"{_DIVERGENCE}::{_BELOW_MIN_ISR}",
@@ -390,6 +415,20 @@ BY_TESTS = {
     ),
     "an ISR change is a compare-and-set": f"{_CONTROLLER}::{_COMPARES}",
     "a fenced broker may not join the ISR (KIP-841)": f"{_CONTROLLER}::{_COMPARES}",
+    "a raise of min.insync.replicas refuses ISR changes in flight": (
+        f"{_MINIMUM}::test_a_minimum_that_was_lowered_and_raised_again_is_not_passed_over"
+    ),
+    "a lower min.insync.replicas ends who is eligible by the old one": (
+        f"{_CONTROLLER}::test_a_lower_minimum_ends_the_eligibility_of_those_that_left[yes]"
+    ),
+    "a leader asks for nothing while its metadata are behind an answer": (
+        f"{_MINIMUM}::test_a_move_to_more_replicas_raises_what_is_needed"
+        "_and_its_answer_is_not_built_upon"
+    ),
+    "a broker takes a minimum before the ISR that comes with it": (
+        "tests/broker/replication/test_minimum.py::"
+        "test_a_raise_counts_for_the_isr_that_comes_with_it[yes]"
+    ),
     "no lease beyond a proposed fence": (
         f"{_CONTROLLER}::test_no_lease_before_the_broker_knows_whom_its_fence_made_leader"
     ),
