@@ -34,7 +34,7 @@ def open_log(
     if found is None or (found.offline is not None and found.topic_id in {topic_id, _TORN}):
         return logs.create(topic, number, topic_id, config)
     if found.topic_id not in {topic_id, _TORN}:
-        if node_id in state.isr + state.elr:
+        if node_id in state.isr + state.elr + state.last_known_elr:
             found.fail(
                 f"{found.folder} is damaged: it holds topic id {found.topic_id}, the cluster has "
                 f"{topic_id}, of which this replica counts as in sync"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pegel.protocol.errors import ErrorCode
 from pegel_controller.control.options import ControllerOptions
 from pegel_controller.control.tip import Tip
-from pegel_controller.metadata.image import MetadataImage
+from pegel_controller.metadata.image import BrokerState, MetadataImage
 from pegel_controller.metadata.records import (
     BrokerFencedRecord,
     BrokerRegisteredRecord,
@@ -99,8 +99,9 @@ class BrokerControl:
                 )
             if not old.fenced:
                 records += self.fence(tip, request.broker_id, "restarted")
-            if _lost_data(tip, request):
-                lost = tip.without(request.broker_id, "page cache lost", lost=True)
+            emptied = not set(old.log_dirs) <= set(request.log_dirs)
+            if emptied or _lost_data(old, request):
+                lost = tip.without(request.broker_id, "page cache lost", lost=True, emptied=emptied)
                 tip.apply(lost)
                 records += lost
         epoch = tip.image.last_broker_epoch + 1
@@ -232,9 +233,6 @@ def check_epoch(tip: Tip, broker_id: int, broker_epoch: int) -> int:
     return 0 if broker.broker_epoch == broker_epoch else ErrorCode.STALE_BROKER_EPOCH
 
 
-def _lost_data(tip: Tip, request: RegisterBrokerRequest) -> bool:
-    """Acknowledged data may be gone: another boot without a clean end, or a new directory."""
-    old = tip.image.brokers[request.broker_id]
-    if not set(old.log_dirs) <= set(request.log_dirs):
-        return True
+def _lost_data(old: BrokerState, request: RegisterBrokerRequest) -> bool:
+    """Acknowledged data may be gone: the host booted anew, and not after a clean end."""
     return not request.clean_shutdown and (not request.boot_id or request.boot_id != old.boot_id)

@@ -185,8 +185,8 @@ def adopt_minimum(tip: Tip, before: MetadataImage, configs: Sequence[Record]) ->
             needed = needed_in_sync(new_min, factor)
             if old.leader != NO_LEADER and needed > needed_in_sync(old_min, factor):
                 new = replace(old, reason="more are needed")
-            elif old.elr and len(old.isr) >= needed:
-                new = replace(old, elr=(), reason="fewer are enough")
+            elif (old.elr or old.last_known_elr) and len(old.isr) >= needed:
+                new = replace(old, elr=(), last_known_elr=(), reason="fewer are enough")
             else:
                 continue
             changes.append(change_to(topic_id, number, old, new))

@@ -4,7 +4,7 @@ Whatever is to change, elections, moves, resignations or configurations, `change
 record: it keeps the epochs, and refuses what would break a partition.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from uuid import UUID
 
@@ -71,51 +71,60 @@ def next_partition(
     min_isr: int,
     unclean: bool = False,
     lost: int = NO_LEADER,
+    emptied: bool = False,
     prefer: int = NO_LEADER,
     reason: str = "",
     recovery_state: int | None = None,
 ) -> PartitionChangeRecord | None:
     """The change that follows from the ISR becoming `isr`; None if nothing changes.
 
-    `lost`: a replica whose page cache is gone; it leaves the ELR too. `prefer`:
-    ordered leader, used if it is in the ISR. The leader is kept when it may be.
+    `lost`: a replica whose page cache is gone; it leaves the ELR too. `emptied`: so is its disk.
+    `prefer`: ordered leader, used if it is in the ISR. The leader is kept when it may be.
     """
     trusted = tuple(
         r for r in old.replicas if r != lost and (r in old.isr or r in old.elr or r in isr)
     )
     recovery = old.leader_recovery_state if recovery_state is None else recovery_state
-    leader, unsafe = _elect(old, isr, trusted, eligible, unclean, prefer)
+    known = _last_known(old, trusted, lost, emptied)
+    leader, unsafe = _elect(old, isr, trusted, known, eligible, unclean, prefer)
     if leader != NO_LEADER and leader not in isr:
         isr = (leader,)
     if unsafe:
         # Other replicas' data no longer counts: they follow the new leader's history.
         elr: tuple[int, ...] = ()
-        recovery = 1
+        known, recovery = (), 1
     elif len(isr) >= needed_in_sync(min_isr, old.replication_factor):
-        elr = ()
+        elr = known = ()
     else:
         elr = tuple(r for r in trusted if r not in isr)
     new = replace(
-        old, isr=isr, elr=elr, last_known_elr=() if isr or elr else _last_known(old),
-        leader=leader, leader_recovery_state=recovery,
-    )  # fmt: skip
+        old, isr=isr, elr=elr, last_known_elr=known, leader=leader, leader_recovery_state=recovery
+    )
     if new == old:
         return None
     return change_to(topic_id, number, old, replace(new, reason=reason))
 
 
-def _last_known(old: PartitionState) -> tuple[int, ...]:
-    """Whom to remember where ISR and ELR become empty; empty where nobody was known before."""
-    if old.last_known_elr:
-        return old.last_known_elr
-    known: Sequence[int] = (*old.isr, *old.elr) if old.leader == NO_LEADER else (old.leader,)
-    return tuple(known[-1:])
+def _last_known(
+    old: PartitionState, trusted: tuple[int, ...], lost: int, emptied: bool
+) -> tuple[int, ...]:
+    """Who held all that was acknowledged when it lost its page cache, the last of them first.
+
+    A disk may have kept it, flushed or by luck: where nobody is trusted any more, the first of
+    them is to lead. One with an empty disk has nothing, and remains only where nobody else does.
+    """
+    known = [r for r in old.last_known_elr if r not in trusted and r != lost]
+    was_known = lost in old.isr or lost in old.elr or lost in old.last_known_elr
+    if was_known and not (emptied and (trusted or known)):
+        known.insert(0, lost)
+    return tuple(known)
 
 
 def _elect(
     old: PartitionState,
     isr: tuple[int, ...],
     trusted: tuple[int, ...],
+    known: tuple[int, ...],
     eligible: Eligible,
     unclean: bool,
     prefer: int,
@@ -131,8 +140,8 @@ def _elect(
     for replica in trusted:
         if eligible(replica):
             return replica, False
-    if not trusted and old.last_known_elr and eligible(old.last_known_elr[0]):
-        return old.last_known_elr[0], True
+    if not trusted and known and eligible(known[0]):
+        return known[0], True
     if unclean:
         # One that is being added may hold nothing yet.
         for replica in sorted(old.replicas, key=lambda r: r in old.adding):

@@ -110,13 +110,22 @@ class Tip:
         assert isinstance(min_isr, int)
         return min_isr, bool(unclean)
 
-    def without(self, broker: int, reason: str, *, lost: bool = False) -> list[Record]:
-        """Changes that take an ineligible broker out of every ISR, and leaders off it."""
+    def without(
+        self, broker: int, reason: str, *, lost: bool = False, emptied: bool = False
+    ) -> list[Record]:
+        """Changes that take an ineligible broker out of every ISR, and leaders off it.
+
+        `lost`: its page cache is gone; `emptied`: and so is a log directory.
+        """
         changes: list[Record] = []
         policies: dict[UUID, tuple[int, bool]] = {}
         for key in self.partitions_of(broker):
             old = self.partition(key)
-            if broker not in old.isr and not (lost and broker in old.elr):
+            if not (
+                broker in old.isr
+                or (lost and broker in old.elr)
+                or (emptied and broker in old.last_known_elr)
+            ):
                 continue
             min_isr, unclean = policies.get(key[0]) or self.policy(key[0])
             policies[key[0]] = (min_isr, unclean)
@@ -124,7 +133,7 @@ class Tip:
             gone = broker if lost else -1
             change = next_partition(
                 *key, old, isr, self.eligible_for(key),
-                min_isr=min_isr, unclean=unclean, lost=gone, reason=reason,
+                min_isr=min_isr, unclean=unclean, lost=gone, emptied=emptied, reason=reason,
             )  # fmt: skip
             if change is not None:
                 changes.append(change)

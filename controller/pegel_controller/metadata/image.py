@@ -40,6 +40,9 @@ class PartitionState(Wire):
     While a reassignment is under way (KIP-455) `replicas` are the target's, preferred leader
     first, then those in `removing`; `adding` are the target's new ones, and `original` is what
     a cancelled reassignment gives back. All three are empty otherwise.
+
+    `last_known_elr`: those who left ISR or ELR with their page cache while no more was acknowledged
+    (KIP-966), the last of them first; it leads where both are empty.
     """
 
     replicas: tuple[int, ...]

@@ -52,11 +52,14 @@ class Harness:
                     check(partition.old, partition.new, self.image)
         return result
 
-    def register(self, broker: int, boot: str = "boot", clean: bool = False, rack=None):
+    def register(
+        self, broker: int, boot: str = "boot", clean: bool = False, rack=None, disk: int = 1
+    ):
         self.incarnation += 1
         request = m.RegisterBrokerRequest(
-            broker, UUID(int=self.incarnation), "h", 9000 + broker, rack, boot, clean
-        )
+            broker, UUID(int=self.incarnation), "h", 9000 + broker, rack, boot, clean,
+            log_dirs=(UUID(int=disk),),
+        )  # fmt: skip
         response = self.commit(self.controller.register_broker(self.now, request)).response
         if not response.error:
             self.epochs[broker] = response.broker_epoch
@@ -188,4 +191,5 @@ def check(old: PartitionState | None, new: PartitionState, image: MetadataImage)
         assert new.isr or new.elr or new.last_known_elr, "nobody may ever lead again"
         safe = {*old.isr, *old.elr}
         known = {*new.isr, *new.elr, *new.last_known_elr}
-        assert not safe or safe & known or new.leader_recovery_state, "an unclean election"
+        kept = safe & known or {*old.last_known_elr} & {*new.last_known_elr}
+        assert not safe or kept or new.leader_recovery_state, "an unclean election"

@@ -287,8 +287,9 @@ def _damaged(cluster: Cluster) -> set[tuple[int, str, int]]:
 
 def _out_of_reach(state: PartitionState, but_for: int | None) -> bool:
     """Whether no other than the broken node may lead: no other member of ISR ∪ ELR is left, nor,
-    where both are empty, is the last known leader another."""
-    return but_for is not None and {*(state.isr + state.elr or state.last_known_elr)} <= {but_for}
+    where both are empty, is the first of those that held what was acknowledged another."""
+    may_lead = state.isr + state.elr or state.last_known_elr[:1]
+    return but_for is not None and {*may_lead} <= {but_for}
 
 
 def out_of_reach(cluster: Cluster, but_for: int | None) -> set[tuple[str, int]]:

@@ -18,6 +18,8 @@ from tests.simulation.cluster.checks import _out_of_reach
         ((1,), (3,), (), 3, False),
         ((), (), (3,), 3, True),
         ((), (), (1,), 3, False),  # both are empty: the last known leader is to lead
+        ((), (), (1, 3), 3, False),
+        ((), (), (3, 1), 3, True),  # 3 may hold what 1 lacks: only an operator decides for 1
         ((3,), (), (), None, False),  # nobody is broken for ever
     ],
 )
