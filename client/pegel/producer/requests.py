@@ -31,6 +31,8 @@ from pegel.record import Codec
 
 # From this version on topics are named by their id.
 _TOPIC_ID_VERSION = 13
+# How long one broker is waited for at first where any can answer, as a multiple of a stall.
+_FIRST_TURN = 4
 
 
 class Verdict(Enum):
@@ -164,14 +166,23 @@ async def ask_identity(
 ) -> ProducerIdentity:
     """A producer id and epoch from any broker, asked for until one gives it.
 
+    A broker that hangs gets its turn only, for an id that is given to nobody costs nothing. Turns
+    grow, so that a cluster that is slow to give one is waited for in the end.
+
     Raises:
         PegelError: one that is not retriable; the others are told to ``on_error``.
     """
-    attempts = 0
+    options, attempts = cluster.options, 0
+    turn = _FIRST_TURN * options.stall
     request = InitProducerIdRequest(transactional_id=None, transaction_timeout_ms=60_000)
     while True:
         try:
-            response = await cluster.ask_any(request, InitProducerIdResponse)
+            response = await cluster.ask_any(
+                request,
+                InitProducerIdResponse,
+                timeout=min(turn * len(cluster.metadata.endpoints()), options.request_timeout),
+                patience=turn,
+            )
             if response.error_code:
                 raise broker_error(response.error_code, "producer id")
             return ProducerIdentity(response.producer_id, response.producer_epoch)
@@ -181,3 +192,4 @@ async def ask_identity(
                 raise
         await asyncio.sleep(cluster.retry_pause(attempts))
         attempts += 1
+        turn = min(2 * turn, options.request_timeout)

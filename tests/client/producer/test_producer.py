@@ -22,6 +22,7 @@ from pegel.errors import (
 from pegel.producer.producer import Producer
 from pegel.protocol.api_keys import ApiKey
 from pegel.protocol.errors import ErrorCode
+from pegel.protocol.messages.init_producer_id import InitProducerIdRequest
 from pegel.protocol.messages.produce import ProduceRequest
 from pegel.record import read_header
 from tests.support.fake_broker import FakeCluster, Fault
@@ -231,6 +232,19 @@ def test_a_broker_that_hangs_is_left_once_another_leads() -> None:
         assert _values(cluster) == [b"before", b"after"]
 
     _run(body, brokers=2, options=ClientOptions(request_timeout=20.0, stall=0.05))
+
+
+def test_a_broker_that_hangs_does_not_keep_a_new_producer_from_its_id() -> None:
+    """It was waited for as long as for any request: 30 s by default."""
+
+    async def body(cluster: FakeCluster, client: AsyncClient) -> None:
+        cluster.script(ApiKey.INIT_PRODUCER_ID, Fault.SILENCE)
+        async with asyncio.timeout(20):
+            await client.send("t", b"v", partition=0)
+        asked = [node for node, m in cluster.log if isinstance(m, InitProducerIdRequest)]
+        assert len(asked) == len(set(asked)) == 2
+
+    _run(body, brokers=2, options=ClientOptions(request_timeout=1000.0, stall=0.05))
 
 
 def test_a_new_leader_named_in_the_answer_is_asked_at_once() -> None:
