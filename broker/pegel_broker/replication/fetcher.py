@@ -479,6 +479,7 @@ class ReplicaFetcher:
             ))  # fmt: skip
         following.truncating = True
         self._touch(key)
+        before = log.log_end_offset
         done = log.truncate_fully_and_start_at(offset) if restart else log.truncate_to(offset)
 
         def finished(future: asyncio.Future[None]) -> None:
@@ -487,7 +488,7 @@ class ReplicaFetcher:
             if error is not None:
                 _log.warning("truncating %s-%d: %s", *hosted.key, error)
                 return
-            hosted.on_truncated(restarted=restart)
+            hosted.on_truncated(before, restarted=restart)
 
         done.add_done_callback(finished)
 

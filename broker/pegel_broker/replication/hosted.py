@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Mapping
 from uuid import UUID
 
+from pegel.logs import Event
 from pegel.protocol.errors import ErrorCode
 from pegel_broker.log.partition_log import PartitionLog
 from pegel_broker.metrics.stats import TopicStats
@@ -16,6 +18,8 @@ from pegel_broker.replication.results import PartitionProduceResult, TrimResult
 from pegel_broker.replication.throttle import throttled_replicas
 from pegel_controller.config import Value
 from pegel_controller.metadata import PartitionState
+
+_log = logging.getLogger("pegel.broker")
 
 # For how long a consumer that was sent to a follower may stay there without asking the leader
 # again: clients do when their metadata is this old (metadata.max.age.ms in Kafka's clients).
@@ -196,9 +200,15 @@ class HostedPartition:
         _complete(self.acks_leader, self.log.stable_offset, ErrorCode.NONE, self.purgatory)
         self.advance()
 
-    def on_truncated(self, *, restarted: bool) -> None:
-        """The log was cut to what an earlier leader has, or begins anew at what is its end now."""
+    def on_truncated(self, before: int, *, restarted: bool) -> None:
+        """The log, whose end was at ``before``, was cut to what an earlier leader has, or begins
+        anew at what is its end now."""
         core, log = self.core, self.log
+        if log.log_end_offset < before:
+            _log.info(Event(
+                "truncated", partition=self.name, epoch=core.state.epoch,
+                offset=log.log_end_offset, before=before,
+            ))  # fmt: skip
         core.on_truncated(log.log_end_offset, restarted=restarted)
         log.high_watermark = core.high_watermark
         if isinstance(core.state, Leader):  # elected meanwhile

@@ -33,8 +33,9 @@ class ProxiedCluster(LocalCluster):
         settings: Mapping[str, str] | None = None,
         *,
         racks: Sequence[str] = (),
+        log_format: str = "text",
     ) -> None:
-        super().__init__(brokers, data_dir, settings)
+        super().__init__(brokers, data_dir, settings, log_format=log_format)
         self.network = FaultyNetwork()
         self._racks = racks
         self._settings = dict(settings or {})

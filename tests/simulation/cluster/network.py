@@ -20,13 +20,15 @@ from tests.simulation.cluster.transport import Pipe, SimTransport
 
 SYN_RETRIES = (0.0, 1.0, 3.0, 7.0)
 CONNECT_GIVES_UP = 15.0
+ANY_PORT = -1
 
 
 class Network:
     """All hosts, links and listeners.
 
     Attributes:
-        cuts: (from, to) pairs of hosts whose packets are lost, with the number of causes.
+        cuts: (from, to, port) of hosts whose packets are lost, with the number of causes; the
+            port is that of the listener, whoever sends, or ``ANY_PORT``.
         slow: extra seconds of delay, at most, for a (from, to) pair.
     """
 
@@ -34,7 +36,7 @@ class Network:
         self.scheduler = scheduler
         self.random = random
         self.latency = (0.0001, 0.0006)
-        self.cuts: dict[tuple[str, str], int] = {}
+        self.cuts: dict[tuple[str, str, int], int] = {}
         self.slow: dict[tuple[str, str], float] = {}
         self.off: set[str] = set()  # hosts without power; only asked, never iterated
         self.listeners: dict[tuple[str, int], SimListener] = {}
@@ -53,16 +55,21 @@ class Network:
             delay += extra * self.random.random()
         return delay
 
-    def is_cut(self, source: str, target: str) -> bool:
-        return source in self.off or target in self.off or (source, target) in self.cuts
+    def is_cut(self, source: str, target: str, port: int) -> bool:
+        if source in self.off or target in self.off:
+            return True
+        cuts = self.cuts
+        return bool(cuts) and ((source, target, ANY_PORT) in cuts or (source, target, port) in cuts)
 
-    def cut(self, source: str, target: str) -> None:
-        self.cuts[source, target] = self.cuts.get((source, target), 0) + 1
+    def cut(self, source: str, target: str, port: int = ANY_PORT) -> None:
+        path = (source, target, port)
+        self.cuts[path] = self.cuts.get(path, 0) + 1
 
-    def mend(self, source: str, target: str) -> None:
-        left = self.cuts.pop((source, target), 0) - 1
+    def mend(self, source: str, target: str, port: int = ANY_PORT) -> None:
+        path = (source, target, port)
+        left = self.cuts.pop(path, 0) - 1
         if left > 0:
-            self.cuts[source, target] = left
+            self.cuts[path] = left
         else:
             self._resend(lambda pipe: pipe.source == source and pipe.target == target)
 
@@ -123,8 +130,8 @@ class Network:
         number = self.made
         server = SimTransport(self, listener.loop, listener.host, number)
         client.number = number
-        client.join(server, (listener.host, port))
-        server.join(client, (client.host, 30_000 + number))
+        client.join(server, (listener.host, port), port)
+        server.join(client, (client.host, 30_000 + number), port)
         self.connections[number] = (client, server)
         listener.accept(server)
 
@@ -214,7 +221,7 @@ class _Connect:
         if self.over or self.loop.dead:
             return
         network, target = self.network, self.address[0]
-        if not network.is_cut(self.host, target):
+        if not network.is_cut(self.host, target, self.address[1]):
             network.scheduler.after(network.delay(self.host, target), self.on_syn)
         if attempt + 1 < len(SYN_RETRIES):
             wait = SYN_RETRIES[attempt + 1] - SYN_RETRIES[attempt]
@@ -228,7 +235,7 @@ class _Connect:
         network, target = self.network, self.address[0]
         if self.over or self.loop.dead or target in network.off:
             return
-        if not network.is_cut(target, self.host):
+        if not network.is_cut(target, self.host, self.address[1]):
             network.scheduler.after(network.delay(target, self.host), self.on_answer)
 
     def on_answer(self, _: None) -> None:

@@ -58,9 +58,9 @@ def heal(cluster: Cluster) -> None:
     cluster.healed = True
     cluster.note("HEALED")
     network = cluster.network
-    for source, target in list(network.cuts):
-        network.cuts[source, target] = 1
-        network.mend(source, target)
+    for path in list(network.cuts):
+        network.cuts[path] = 1
+        network.mend(*path)
     network.slow.clear()
     for machine in cluster.nodes.values():
         machine.disk.crash_in, machine.disk.slow, machine.disk.failing = None, 0.0, False

@@ -21,11 +21,14 @@ FIN, RESET = "fin", "reset"
 class Pipe:
     """What one end has sent to the other and the other has not received."""
 
-    __slots__ = ("_last_at", "_network", "_receiver", "segments", "source", "target", "unread")
+    __slots__ = (
+        "_last_at", "_network", "_port", "_receiver", "segments", "source", "target", "unread",
+    )  # fmt: skip
 
-    def __init__(self, network: Network, source: str, receiver: SimTransport) -> None:
+    def __init__(self, network: Network, source: str, receiver: SimTransport, port: int) -> None:
         self._network = network
         self._receiver = receiver
+        self._port = port  # of the listener that the connection was made to
         self._last_at = 0.0
         self.source = source
         self.target = receiver.host
@@ -53,7 +56,7 @@ class Pipe:
     def pump(self, _: None = None) -> None:
         """Deliver what has arrived, unless the path is cut: then it is sent again later."""
         network = self._network
-        if not self.segments or network.is_cut(self.source, self.target):
+        if not self.segments or network.is_cut(self.source, self.target, self._port):
             return
         now = network.scheduler.now
         while self.segments and self.segments[0][0] <= now:
@@ -94,9 +97,9 @@ class SimTransport(asyncio.Transport):
         self._lost = False
         self._writing_paused = False
 
-    def join(self, peer: SimTransport, peer_name: tuple[str, int]) -> None:
+    def join(self, peer: SimTransport, peer_name: tuple[str, int], port: int) -> None:
         self._peer, self._peer_name = peer, peer_name
-        self.out = Pipe(self._network, self.host, peer)
+        self.out = Pipe(self._network, self.host, peer, port)
 
     def begin(self, protocol: asyncio.BaseProtocol) -> None:
         """The process has it; bytes may have come before."""
