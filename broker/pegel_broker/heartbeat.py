@@ -55,6 +55,7 @@ class BrokerSession:
         on_hand_over: Callable[[tuple[m.HandOver, ...]], tuple[m.HandOver, ...]],
         disk_stalled: Callable[[], float] = lambda: 0.0,
         holds_back: Callable[[], bool] = lambda: False,
+        arriving: Callable[[], bool] = lambda: False,
     ) -> None:
         self.image = MetadataImage()
         self.broker_epoch = -1
@@ -71,6 +72,8 @@ class BrokerSession:
         self._on_hand_over = on_hand_over
         self._disk_stalled = disk_stalled
         self._holds_back = holds_back
+        self._arriving = arriving
+        self._applied_index = self.image.index
         # What was fetched, and how far the log went when this session began to fetch.
         self._fetched = self.image
         self._history_end: int | None = None
@@ -84,6 +87,13 @@ class BrokerSession:
     @property
     def incarnation(self) -> uuid.UUID:
         return self._registration.incarnation
+
+    @property
+    def applied_index(self) -> int:
+        """Up to where this broker serves what the metadata say: a create waits for that."""
+        if not self._arriving():
+            self._applied_index = self.image.index
+        return self._applied_index
 
     def start(self) -> None:
         self._tasks = [
@@ -158,7 +168,7 @@ class BrokerSession:
             self._yields = True
             self._on_lost()
         request = m.HeartbeatRequest(
-            self._registration.broker_id, self.broker_epoch, self.image.index,
+            self._registration.broker_id, self.broker_epoch, self.applied_index,
             wants_fence=wants_fence, wants_shutdown=self._wants_shutdown,
         )  # fmt: skip
         try:
@@ -230,8 +240,9 @@ class BrokerSession:
     async def _follow(self) -> None:
         while True:
             request = m.MetadataFetchRequest(
-                self._registration.broker_id, self._fetched.index, METADATA_WAIT_MS
-            )
+                self._registration.broker_id, self._fetched.index, METADATA_WAIT_MS,
+                applied_index=self.applied_index,
+            )  # fmt: skip
             try:
                 response = await self._channel.call("metadata_fetch", request, METADATA_TIMEOUT)
             except ControllerUnavailableError:

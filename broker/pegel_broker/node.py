@@ -245,7 +245,9 @@ class Node:
             config.number("broker.heartbeat.interval.ms") / 1000,
             self._on_metadata, self.replicas.on_lease, self.replicas.resign,
             self.replicas.hand_over, self.logs.stalled_seconds, self.offline.pending,
+            self.replicas.arrivals.pending,
         )  # fmt: skip
+        self.replicas.arrivals.on_all_here = self.session.wake
         self.session.start()
         self._tasks.append(asyncio.create_task(self._broker_ready(), name="ready"))
         self._tasks.append(asyncio.create_task(self._apply_retention(), name="retention"))

@@ -95,8 +95,8 @@ class ControllerRequests:
         return response
 
     async def _fetch(self, request: m.MetadataFetchRequest) -> m.MetadataFetchResponse:
-        """Long poll; asking for what follows an index says that it is applied."""
-        self._node.controller.on_metadata_applied(request.broker_id, request.from_index)
+        """Long poll; it says what is applied as well."""
+        self._node.controller.on_metadata_applied(request.broker_id, request.applied_index)
         self.check_spread()
         entries = self._node.feed.after(request.from_index, request.max_bytes)
         if entries == ():

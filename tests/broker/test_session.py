@@ -29,6 +29,8 @@ class OneEntryAtATime:
             m.MetadataEntry(i, 1, encode_records(records)) for i, records in enumerate(entries, 1)
         ]
         self.applied: list[int] = []
+        self.fetched: list[int] = []
+        self.fetched_applied: list[int] = []
 
     async def call(
         self, method: str, request: Wire, timeout: float, *, retry_sent: bool = True
@@ -41,6 +43,8 @@ class OneEntryAtATime:
                 self.applied.append(request.applied_index)
                 return m.HeartbeatResponse(caught_up=request.applied_index >= len(self.entries))
             case m.MetadataFetchRequest():
+                self.fetched.append(request.from_index)
+                self.fetched_applied.append(request.applied_index)
                 left = self.entries[request.from_index : request.from_index + 1]
                 if not left:
                     await asyncio.get_running_loop().create_future()
@@ -78,6 +82,40 @@ def test_the_past_of_the_log_is_taken_as_a_whole() -> None:
         assert [image.index for image in seen] == [4], "nothing before all of it"
         assert seen[0].partition("t", 0) is not None
         assert set(controller.applied) <= {0, 4}, "what was not handed on is not applied"
+        await session.close()
+
+    asyncio.run(main())
+
+
+def test_what_is_not_hosted_yet_is_not_applied() -> None:
+    """Many new replicas come in slices: a create of topics is not answered before the last."""
+
+    async def main() -> None:
+        controller = OneEntryAtATime(
+            [
+                [r.ClusterIdRecord("cluster")],
+                [r.BrokerRegisteredRecord(1, 7, INCARNATION, "h", 1, None, "")],
+                [r.TopicRecord("t", UUID(int=1))],
+            ]
+        )
+        arriving = True
+        session = BrokerSession(
+            World(LoopClock(), RealNetwork(), MemoryDisk(), LoopDiskQueues(), Random(1)),
+            controller,  # type: ignore[arg-type]
+            m.RegisterBrokerRequest(1, INCARNATION, "h", 1),
+            60.0, lambda _delta, _image: None, lambda _until: None, lambda: None,
+            lambda _partitions: (), arriving=lambda: arriving,
+        )  # fmt: skip
+        session.start()
+        async with asyncio.timeout(20):
+            while session.image.index < 3 or not controller.fetched or controller.fetched[-1] < 3:
+                await asyncio.sleep(0)
+            assert set(controller.applied) == {0}
+            assert set(controller.fetched_applied) == {0}
+            arriving = False
+            session.wake()
+            await session.caught_up.wait()
+        assert controller.applied[-1] == 3
         await session.close()
 
     asyncio.run(main())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TypeVar
 from uuid import UUID
 
@@ -43,6 +44,8 @@ _NO_ID = UUID(int=0)
 _MARGIN = 1.0
 MAX_WAIT = 60.0
 
+_log = logging.getLogger("pegel.broker")
+
 
 async def ask(
     broker: Broker,
@@ -62,7 +65,8 @@ async def ask(
         response = await broker.controllers.call(method, request, timeout, retry_sent=retry_sent)
     except RpcRefusedError as error:
         return ErrorCode(error.code)
-    except RpcError:
+    except RpcError as error:
+        _log.info("nothing is known of %s: %s", method, error)
         return ErrorCode.REQUEST_TIMED_OUT
     assert isinstance(response, expected)
     return response

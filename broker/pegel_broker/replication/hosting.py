@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -41,6 +42,11 @@ class Arrivals:
         self._waiting: dict[tuple[UUID, int], None] = {}
         self._made = 0
         self._handle: asyncio.Handle | None = None
+        # Called when the last one is hosted: a create of topics waits to hear of it.
+        self.on_all_here: Callable[[], None] = lambda: None
+
+    def pending(self) -> bool:
+        return bool(self._waiting)
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -72,6 +78,7 @@ class Arrivals:
         else:
             _log.info(Event("hosts", new_partitions=self._made))
             self._made = 0
+            self.on_all_here()
 
     def close(self) -> None:
         self._waiting.clear()

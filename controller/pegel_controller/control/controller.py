@@ -179,7 +179,7 @@ class Controller:
         return self.brokers.behind(self.tip, index)
 
     def on_metadata_applied(self, broker_id: int, index: int) -> None:
-        """A broker asks for what follows `index`: it has applied everything up to there."""
+        """A broker says that it has applied everything up to there."""
         session = self.brokers.sessions.get(broker_id)
         if session is not None:
             session.applied_index = max(session.applied_index, index)

@@ -89,12 +89,16 @@ class ControllerChannel:
         await self._connected.wait()
 
     def drop(self, hint: int = -1) -> None:
-        """This controller is of no use (any more): look for another, ``hint`` first."""
+        """This controller is of no use (any more): look for another, ``hint`` first.
+
+        It is heard out, for it may only be slow: what must not be sent twice would be given up
+        for nothing.
+        """
         connection = self._connection
         if connection is not None:
             self._hint = hint
-            connection.drop("looking for the active controller")
             self._disconnected()
+            connection.retire("looking for the active controller")
 
     async def call(
         self, method: str, request: Wire, timeout: float, *, retry_sent: bool = True
@@ -123,7 +127,7 @@ class ControllerChannel:
                         self._connected.clear()
                         continue
                     try:
-                        answer = await connection.call(method, body)
+                        answer = await connection.call(method, body, once=not retry_sent)
                     except RpcRefusedError as error:
                         if error.code != ErrorCode.NOT_CONTROLLER:
                             raise

@@ -21,6 +21,8 @@ MAX_HELLO_BYTES = 64 * 1024
 # Large enough for the snapshot of a cluster with a million partitions.
 MAX_RPC_FRAME_BYTES = 256 * 1024 * 1024
 # Raft is told of nothing that was dropped; it sends again what was not acknowledged.
+# Seconds for which a connection that is given up is kept for answers that cannot be had otherwise.
+RETIRED_MAX = 60.0
 MAX_UNSENT_BYTES = 64 * 1024 * 1024
 
 _SIZE = struct.Struct(">I")
@@ -115,13 +117,20 @@ class RpcConnection(FrameProtocol):
         self.closed = False
         self._owner = owner
         self._pending: dict[int, asyncio.Future[list[object]]] = {}
+        self._once: set[int] = set()  # of those, what must not be sent a second time
+        self._retired = ""
         self._correlation_id = 0
         self._reason = "the peer closed the connection"
 
     # -- asking
 
-    def call(self, method: str, body: object) -> asyncio.Future[list[object]]:
+    def call(
+        self, method: str, body: object, *, once: bool = False
+    ) -> asyncio.Future[list[object]]:
         """Send a request; the future is the body of its answer. The caller bounds the wait.
+
+        ``once``: it must not be sent a second time, so it is worth waiting for an answer even on
+        a connection that is retired.
 
         The future raises RpcRefusedError or RpcClosedError.
         """
@@ -131,6 +140,8 @@ class RpcConnection(FrameProtocol):
             return future
         self._correlation_id += 1
         self._pending[self._correlation_id] = future
+        if once:
+            self._once.add(self._correlation_id)
         self.write([encode_frame(Kind.REQUEST, self._correlation_id, method, body)])
         return future
 
@@ -154,6 +165,19 @@ class RpcConnection(FrameProtocol):
         self._fail(reason)
         self.abort()
 
+    def retire(self, reason: str) -> None:
+        """As ``drop``, once those that must not be sent twice are answered, or given up."""
+        self._retired = reason
+        for correlation_id in [i for i in self._pending if i not in self._once]:
+            _refuse(self._pending.pop(correlation_id), RpcClosedError(reason))
+        self._end_if_done()
+        if not self.closed:
+            asyncio.get_running_loop().call_later(RETIRED_MAX, self.drop, reason)
+
+    def _end_if_done(self) -> None:
+        if self._retired and all(future.done() for future in self._pending.values()):
+            self.drop(self._retired)
+
     # -- FrameProtocol
 
     def on_frame(self, frame: memoryview) -> None:
@@ -171,7 +195,13 @@ class RpcConnection(FrameProtocol):
             self._on_answer(decoded)
 
     def _on_answer(self, frame: Frame) -> None:
+        self._once.discard(frame.correlation_id)
         future = self._pending.pop(frame.correlation_id, None)
+        self._answer(future, frame)
+        self._end_if_done()
+
+    @staticmethod
+    def _answer(future: asyncio.Future[list[object]] | None, frame: Frame) -> None:
         if future is None or future.done():
             return  # its caller gave up
         if frame.kind is Kind.RESPONSE:
@@ -195,6 +225,10 @@ class RpcConnection(FrameProtocol):
         self.closed = True
         pending, self._pending = self._pending, {}
         for future in pending.values():
-            if not future.done():
-                future.set_exception(RpcClosedError(reason))
-                future.exception()  # nobody waiting for it is no error
+            _refuse(future, RpcClosedError(reason))
+
+
+def _refuse(future: asyncio.Future[list[object]], error: RpcError) -> None:
+    if not future.done():
+        future.set_exception(error)
+        future.exception()  # nobody waiting for it is no error

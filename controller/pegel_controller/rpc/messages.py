@@ -350,12 +350,16 @@ class UpdateOfflineReplicasResponse(Wire):
 
 @dataclass(frozen=True, slots=True)
 class MetadataFetchRequest(Wire):
-    """Committed entries after `from_index` (exclusive); waits up to `max_wait_ms` for one."""
+    """Committed entries after `from_index` (exclusive); waits up to `max_wait_ms` for one.
+
+    `applied_index`: up to where the broker serves what it has fetched.
+    """
 
     broker_id: int
     from_index: int
     max_wait_ms: int = 10_000
     max_bytes: int = 4_194_304
+    applied_index: int = -1
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,7 +83,9 @@ class FakeBroker:
 
     async def _follow(self) -> None:
         while True:
-            request = m.MetadataFetchRequest(self.node_id, self.image.index)
+            request = m.MetadataFetchRequest(
+                self.node_id, self.image.index, applied_index=self.image.index
+            )
             response = await self.channel.call("metadata_fetch", request, 40)
             assert isinstance(response, m.MetadataFetchResponse)
             assert response.snapshot is None

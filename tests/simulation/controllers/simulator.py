@@ -189,7 +189,10 @@ class Simulation:
 
     async def _follow(self, broker: Broker, channel: ControllerChannel) -> None:
         while True:
-            request = m.MetadataFetchRequest(broker.node_id, broker.image.index, max_wait_ms=500)
+            request = m.MetadataFetchRequest(
+                broker.node_id, broker.image.index, max_wait_ms=500,
+                applied_index=broker.image.index,
+            )  # fmt: skip
             try:
                 response = await channel.call("metadata_fetch", request, 10)
             except RpcError:
