@@ -38,9 +38,9 @@ class BrokerSession:
     how long (monotonic seconds) this broker may act as a leader; ``on_lost()`` that it may not,
     whatever it was told before: fenced, about to ask for that, or no longer registered.
     ``on_hand_over(partitions)`` stops writes to partitions that others are to lead, and returns
-    all that wait for that. ``disk_stalled()`` says for how many
-    seconds a write has not been answered; ``holds_back()`` whether the controller has yet to learn
-    something before it may elect this broker.
+    all that wait for that. ``disk_stalled()`` says for how many seconds a write has not been
+    answered; ``holds_back()`` whether the controller has yet to learn something before it may
+    elect this broker. ``on_failed(reason)`` is called where the session cannot go on.
     """
 
     def __init__(
@@ -83,6 +83,7 @@ class BrokerSession:
         self._may_leave = asyncio.Event()
         self._wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self.on_failed: Callable[[str], None] = lambda _reason: None
 
     @property
     def incarnation(self) -> uuid.UUID:
@@ -101,7 +102,22 @@ class BrokerSession:
             asyncio.create_task(self._beat(), name="heartbeats"),
         ]
         for task in self._tasks:
-            task.add_done_callback(_tell_end)
+            task.add_done_callback(self._on_end)
+
+    def _on_end(self, task: asyncio.Task[None]) -> None:
+        """A session with half of it gone looks alive and is not: it ends, and the node with it.
+
+        What the metadata said may be taken in part. To go on would be to lead by roles that nobody
+        gave, and to tell the controller that they are taken.
+        """
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        what = f"the task {task.get_name()} of this broker failed"
+        _log.critical(what, exc_info=error)
+        for other in self._tasks:
+            other.cancel()
+        self._on_lost()
+        self.on_failed(f"{what}: {type(error).__name__}: {error}")
 
     async def close(self) -> None:
         for task in self._tasks:
@@ -284,9 +300,3 @@ class BrokerSession:
         """
         broker = image.brokers.get(self._registration.broker_id)
         return broker is not None and broker.incarnation == self._registration.incarnation
-
-
-def _tell_end(task: asyncio.Task[None]) -> None:
-    """A session whose half has ended looks alive and is not: it must not go unseen."""
-    if not task.cancelled() and (error := task.exception()) is not None:
-        _log.critical("the task %s of this broker failed", task.get_name(), exc_info=error)

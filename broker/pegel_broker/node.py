@@ -249,6 +249,7 @@ class Node:
         )  # fmt: skip
         self.replicas.arrivals.on_all_here = self.session.wake
         self.session.start()
+        self.session.on_failed = self._fail
         self._tasks.append(asyncio.create_task(self._broker_ready(), name="ready"))
         self._tasks.append(asyncio.create_task(self._apply_retention(), name="retention"))
         if config.value("log.cleaner.enable"):
@@ -363,8 +364,11 @@ class Node:
         """Remember who joined and who left: configuration files need not be right for ever."""
         if joined == self._known:
             return
-        self._known = joined
-        write_controllers(self.world.disk, self.config.data_dir, joined)
+        try:
+            write_controllers(self.world.disk, self.config.data_dir, joined)
+            self._known = joined
+        except OSError as error:  # tried again with the next change of the metadata
+            _log.error("cannot remember which controllers there are: %s", _os_error(error))
         if self.channel is not None:
             self.channel.set_controllers(merge_controllers(self.config.controllers, joined))
 
