@@ -296,6 +296,7 @@ class Node:
         self.listener = ClientListener(
             world, self.broker, max_request_bytes=config.number("socket.request.max.bytes"),
             slow_after=config.number("request.slow.log.ms") / 1000,
+            max_receiving_bytes=config.number("queued.max.request.bytes"),
         )  # fmt: skip
 
     def _watch_groups(self) -> None:

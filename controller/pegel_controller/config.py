@@ -197,6 +197,9 @@ BROKER_CONFIGS = _table(
     ConfigKey("offsets.topic.replication.factor", _T.SHORT, "3", "At most this many.", minimum=1),
     ConfigKey("offsets.topic.segment.bytes", _T.INT, "104857600", "Segment size.", minimum=14),
     ConfigKey("process.roles", _T.LIST, "", "broker, controller or both."),
+    ConfigKey("queued.max.request.bytes", _T.LONG, "268435456",
+              "Bytes of requests that are still arriving, of all clients together; above it only "
+              "the oldest one is read on. -1: no limit.", minimum=-1),
     ConfigKey("replica.fetch.max.bytes", _T.INT, "1048576", "Bytes per partition.", minimum=0),
     ConfigKey("replica.fetch.wait.max.ms", _T.INT, "500", "Follower long poll.", minimum=0),
     ConfigKey("replica.replacement.moves.max", _T.INT, "16",

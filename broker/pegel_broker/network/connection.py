@@ -53,6 +53,9 @@ class ClientConnection(FrameProtocol):
         self._waiting: dict[asyncio.Future[Message], Slot] = {}
         self._held = False  # reading is paused, because of the client, a limit or the disk
         self._crowded = False
+        self._receiving = listener.receiving
+        self._received = 0  # bytes of the frame that is arriving, as ``_receiving`` knows them
+        self._starved = False
 
     @property
     def in_flight(self) -> int:
@@ -69,6 +72,9 @@ class ClientConnection(FrameProtocol):
 
     def on_disconnected(self, exc: Exception | None) -> None:
         self._listener.on_closed(self)
+        if self._received:
+            self._received = 0
+            self._receiving.on_received(self, 0)
         self._accounting.in_flight -= len(self._slots)
         self._slots.clear()
         waiting, self._waiting = self._waiting, {}
@@ -86,6 +92,9 @@ class ClientConnection(FrameProtocol):
         self._read_at = self._now()
         self._listener.counters.received_bytes += nbytes
         super().buffer_updated(nbytes)
+        if self.partial_bytes != self._received:
+            self._received = self.partial_bytes
+            self._receiving.on_received(self, self._received)
 
     def on_frame(self, frame: memoryview) -> None:
         try:
@@ -145,6 +154,15 @@ class ClientConnection(FrameProtocol):
         if not self._crowded and self._broker.replicas.logs.await_room(self._on_room):
             self._crowded = True
             self._hold()
+
+    def hold_receiving(self) -> None:
+        """Others' frames that are arriving fill the memory that there is for them."""
+        self._starved = True
+        self._hold()
+
+    def release_receiving(self) -> None:
+        self._starved = False
+        self._release()
 
     def _on_room(self) -> None:
         self._crowded = False
@@ -207,6 +225,7 @@ class ClientConnection(FrameProtocol):
         self.pause_reading()
 
     def _release(self) -> None:
-        if self._held and not self.paused and not self._crowded and len(self._slots) <= _RESUME_AT:
+        waits = self.paused or self._crowded or self._starved
+        if self._held and not waits and len(self._slots) <= _RESUME_AT:
             self._held = False
             self.resume_reading()

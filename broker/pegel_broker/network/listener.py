@@ -11,6 +11,7 @@ from pegel.seams.network import Listener
 from pegel_broker.handlers.context import Broker
 from pegel_broker.network.accounting import Accounting
 from pegel_broker.network.connection import ClientConnection
+from pegel_broker.network.receiving import ReceivingMemory
 
 _log = logging.getLogger("pegel.broker")
 
@@ -45,12 +46,17 @@ class ClientListener:
         idle_max: float = 600.0,
         max_connections: int = MAX_CONNECTIONS,
         slow_after: float = 0.0,
+        max_receiving_bytes: int = -1,
     ) -> None:
-        """``slow_after``: requests that take longer are logged (seconds; 0 logs none)."""
+        """``max_receiving_bytes``: see ``ReceivingMemory``.
+
+        ``slow_after``: requests that take longer are logged (seconds; 0 logs none).
+        """
         self.broker = broker
         self.accounting = Accounting(broker, slow_after)
         self.now = world.clock.monotonic
         self.counters = NetworkCounters()
+        self.receiving = ReceivingMemory(max_receiving_bytes)
         self._world = world
         self._max_request_bytes = max_request_bytes
         self._idle_max = idle_max

@@ -60,6 +60,11 @@ class FrameProtocol(asyncio.BufferedProtocol):
         self._frame: memoryview | None = None
         self._frame_filled = 0
 
+    @property
+    def partial_bytes(self) -> int:
+        """Bytes that are here of a large frame that is not whole yet."""
+        return 0 if self._frame is None else self._frame_filled
+
     # Hooks
 
     def on_connected(self) -> None:

@@ -319,3 +319,51 @@ def test_who_writes_without_acknowledgements_waits_for_the_disk(
         assert (answer.error_code, answer.base_offset) == (0, 500)
 
     run(main)
+
+
+def test_requests_that_are_arriving_share_one_limit_and_the_oldest_goes_on() -> None:
+    """Eight clients that sent 90 of 100 MB each had a node hold 720 MB."""
+    limit, size, clients = 1 << 20, 700_000, 6
+
+    async def main(node: NodeUnderTest) -> None:
+        await node.create("t")
+        assert node.node.listener is not None
+        receiving = node.node.listener.receiving
+        frame = _framed(b"\0" * size)
+        opened = [await node.connect() for _ in range(clients)]
+        for client in opened:
+            client._writer.write(frame[:-1])  # what the node does not read stays here
+        highest = 0
+        bystander = await node.connect()
+        for _ in range(50):
+            await _still_serves(bystander)
+            highest = max(highest, receiving.bytes)
+        assert limit < highest <= limit + size + clients * (128 << 10)
+        assert highest < clients * size * 3 // 4, "not all of them are here"
+        for client in opened:  # the first goes on, and each that ends lets another go on
+            client._writer.write(frame[-1:])
+        for client in opened:
+            assert await client.is_closed(), "it was read to its end, and refused"
+        assert receiving.bytes == 0
+        await _still_serves(bystander)
+
+    run(main, queued_max_request_bytes=limit)
+
+
+def test_a_client_that_leaves_in_the_middle_of_a_request_makes_room() -> None:
+    async def main(node: NodeUnderTest) -> None:
+        assert node.node.listener is not None
+        receiving = node.node.listener.receiving
+        first, second = await node.connect(), await node.connect()
+        first._writer.write(struct.pack(">i", 600_000) + b"\0" * 500_000)
+        while receiving.bytes < 400_000:
+            await asyncio.sleep(0)
+        second._writer.write(_framed(b"\0" * 500_000))
+        while receiving.bytes < 410_000:
+            await asyncio.sleep(0)
+        first.close()
+        assert await second.is_closed(), "it was read to its end, and refused"
+        while receiving.bytes:
+            await asyncio.sleep(0)
+
+    run(main, queued_max_request_bytes=300_000)
