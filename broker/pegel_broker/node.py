@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import uuid
 from collections.abc import Coroutine
@@ -13,7 +14,7 @@ from pegel.logs import Event
 from pegel.metrics.http import HttpCounters, HttpServer
 from pegel.protocol.errors import ErrorCode
 from pegel.seams import World
-from pegel.seams.disk import Lock
+from pegel.seams.disk import Lock, LockedError
 from pegel_broker.config import LOOPBACK_HOSTS, ROLE_BROKER, ROLE_CONTROLLER, NodeConfig
 from pegel_broker.coordinator.service import Coordinators
 from pegel_broker.group.options import GroupOptions
@@ -21,7 +22,12 @@ from pegel_broker.handlers.context import Broker
 from pegel_broker.heartbeat import BrokerSession
 from pegel_broker.http.server import new_server
 from pegel_broker.known_controllers import read_controllers, write_controllers
-from pegel_broker.log.checkpoints import META_PROPERTIES_FILE, CheckpointError, decode_properties
+from pegel_broker.log.checkpoints import (
+    META_PROPERTIES_FILE,
+    CheckpointError,
+    decode_properties,
+    encode_uuid,
+)
 from pegel_broker.log.cleaner import Cleaner
 from pegel_broker.log.errors import LogDirectoryError
 from pegel_broker.log.manager import LogManager
@@ -116,8 +122,11 @@ class Node:
         disk.make_directories(config.data_dir)
         try:
             self._lock = disk.lock(f"{config.data_dir}/{LOCK_FILE}")
-        except BlockingIOError:
-            raise NodeError(f"another process uses the data directory {config.data_dir}") from None
+        except LockedError as error:
+            raise NodeError(
+                f"the data directory {config.data_dir} is used by {error.advice}, or use another "
+                "directory (--data-dir)"
+            ) from None
         cluster_id = self._known_cluster_id()
         self._known = read_controllers(disk, config.data_dir)
         if config.http is not None:
@@ -156,7 +165,7 @@ class Node:
         try:
             meta = decode_properties(disk.read_file(path))
         except CheckpointError as error:
-            raise NodeError(f"{path}: {error}") from error
+            raise NodeError(f"{path}: {error}; {self._identity_help()}") from error
         found, node_id = meta.get("cluster.id", ""), meta.get("node.id", "")
         if config.cluster_id and found != config.cluster_id:
             raise NodeError(
@@ -166,6 +175,15 @@ class Node:
         if node_id != str(config.node_id):
             raise NodeError(f"{config.data_dir} belongs to node {node_id}, not {config.node_id}")
         return found
+
+    def _identity_help(self) -> str:
+        """What to do where the file that says whose the data are does not say it any more."""
+        cluster = self.config.cluster_id or "ID (`pegel cluster describe` on another node tells it)"
+        directory = encode_uuid(uuid.UUID(int=self.world.random.getrandbits(128), version=4))
+        return (
+            "restore it from a copy, or write it anew, a line each: version=1 "
+            f"cluster.id={cluster} node.id={self.config.node_id} directory.id={directory}"
+        )
 
     @property
     def _log_dir(self) -> str:
@@ -456,4 +474,18 @@ class Node:
 
 
 def _os_error(error: OSError) -> str:
-    return f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    if not error.filename:
+        return str(error)
+    return f"{error.filename}: {error.strerror}; {_ADVICE.get(error.errno or 0, _ADVICE_ELSE)}"
+
+
+_ADVICE_ELSE = "mend that, or use another directory (--data-dir)"
+_ADVICE = {
+    errno.ENOENT: "nothing can be made there: use another directory (--data-dir)",
+    errno.EACCES: "let this user write there (chown), or use another directory (--data-dir)",
+    errno.EPERM: "let this user write there (chown), or use another directory (--data-dir)",
+    errno.ENOSPC: "make room, then start again",
+    errno.EROFS: "use a directory that can be written to (--data-dir)",
+    errno.ENOTDIR: "a file is in the way: use another directory (--data-dir)",
+    errno.EEXIST: "a file is in the way: use another directory (--data-dir)",
+}

@@ -174,7 +174,8 @@ def test_a_second_process_on_a_directory_is_refused_and_the_first_goes_on(tmp_pa
             _pegel("server", "--config", str(config), "--listen", "127.0.0.1:0", "--controllers",
                    f"1@127.0.0.1:{free_port()}", "--http", "127.0.0.1:0")
         )  # fmt: skip
-        assert "another process uses the data directory" in said
+        pid = cluster.nodes[1].pid
+        assert f"is used by another process, pid {pid}: stop that first (kill {pid})" in said
         files = {p: p.read_bytes() for p in (config, tmp_path / "cluster.json")}
         said = _refusal(_pegel("up", "--data-dir", str(tmp_path), "--base-port", "0"))
         assert "another `pegel up` (pid " in said
@@ -244,6 +245,49 @@ def test_a_number_of_brokers_that_the_directory_does_not_hold(tmp_path: Path) ->
     said = _refusal(_pegel("up", "--brokers", "3", "--data-dir", str(tmp_path)))
     assert "holds a cluster of 1 nodes" in said
     assert "--brokers 1" in said
+
+
+def test_the_last_words_of_a_node_are_of_this_life(tmp_path: Path) -> None:
+    """A line of an earlier start was given as the reason why this one was killed."""
+    log = tmp_path / "node-1" / "node.log"
+    log.parent.mkdir()
+    log.write_text("2026-01-01 CRITICAL pegel.node: of another life\n")
+    with subprocess.Popen(
+        [sys.executable, "-m", "pegel", "up", "--brokers", "1", "--base-port", "0", "--json",
+         "--data-dir", str(tmp_path)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as up:  # fmt: skip
+        assert up.stdout is not None
+        (node,) = json.loads(up.stdout.readline())["nodes"]
+        os.kill(node["pid"], signal.SIGKILL)
+        _, said = up.communicate(timeout=WAIT)
+    assert said == f"pegel up: node 1 (pid {node['pid']}) was killed by SIGKILL\n"
+
+
+def test_what_refuses_a_start_says_what_to_do(tmp_path: Path) -> None:
+    with LocalCluster(brokers=1, data_dir=tmp_path):
+        pass
+    up = ("up", "--data-dir", str(tmp_path))
+    meta = tmp_path / "node-1" / "log" / "meta.properties"
+    whole = meta.read_bytes()
+    meta.write_text("hi")
+    said = _refusal(_pegel(*up))
+    assert "line 'hi' has no '='; restore it from a copy, or write it anew" in said
+    lines = said.partition("a line each: ")[2].split()
+    assert sorted(lines)[0].encode() in whole, "its cluster.id is the right one"
+    meta.write_text("\n".join(lines) + "\n")
+    with LocalCluster(brokers=1, data_dir=tmp_path):
+        pass
+    wal = next((tmp_path / "node-1" / "raft").glob("*.wal"))
+    content = bytearray(wal.read_bytes())
+    content[60] ^= 0xFF
+    wal.write_bytes(content)
+    said = _refusal(_pegel(*up))
+    assert f"{wal.name} is damaged at offset " in said
+    assert "Restore this node's `raft` directory from a copy" in said
+    nowhere = ("--node-id", "1", "--data-dir", "/proc/nope", "--controllers", "1@127.0.0.1:1")
+    said = _refusal(_pegel("server", *nowhere))
+    assert "/proc/nope: No such file or directory; nothing can be made there: use another" in said
 
 
 # -- damage
