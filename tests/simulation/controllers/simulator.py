@@ -71,13 +71,18 @@ def step(state: Topic | None, operation: Operation) -> Iterable[Topic | None]:
             return [state] if unknown or output == (state is not None) else []
         case "change ISR":
             topic_id, epoch = operation.input
-            same = state is not None and state.topic_id in {None, topic_id}
-            if state is None or not same:
-                return [state] if unknown or output == "gone" else []
-            if state.epoch != epoch:
-                return [state] if unknown or output == "conflict" else []
-            changed = Topic(topic_id, state.value, epoch + 1)
-            return [changed] if unknown or output == epoch + 1 else []
+            found: list[Topic | None] = []
+            # A topic whose id nobody was told may be this one or a later one of its name.
+            if (state is None or state.topic_id != topic_id) and (unknown or output == "gone"):
+                found.append(state)
+            if state is not None and state.topic_id in {None, topic_id}:
+                if state.epoch != epoch:
+                    told, then = "conflict", Topic(topic_id, state.value, state.epoch)
+                else:
+                    told, then = epoch + 1, Topic(topic_id, state.value, epoch + 1)
+                if unknown or output == told:
+                    found.append(then)
+            return found
         case "read":
             if state is None or output is None:
                 return [state] if output == state else []
