@@ -126,10 +126,13 @@ class ControllerNode:
 
         Raises:
             OSError: the listener's address is in use.
-            RaftError: the metadata log is damaged.
+            RaftError: the metadata log is damaged, or its disk is full or fails.
         """
         await self._server.start(*self._own)
-        await self.raft.start()
+        try:
+            await self.raft.start()
+        except OSError as error:  # which is no matter of addresses
+            raise RaftError(f"the metadata log cannot be opened: {error}") from error
         self.links.start()
 
     async def close(self) -> None:

@@ -93,6 +93,23 @@ def test_a_node_whose_disk_is_full_ends_and_comes_back() -> None:
         assert machine.loop is not life
 
 
+def test_a_node_whose_disk_is_full_blames_it_and_not_its_port() -> None:
+    """ "cannot listen on n2:9093: No space left on device; choose another port" (seed 3512)."""
+    with story() as told:
+        machine = told.cluster.nodes[1]
+        said: list[str] = []
+        machine._on_event = said.append
+        machine.disk.fill(0)
+        machine.kill()
+        machine.start()
+        told.pass_time(0.2)
+        assert "No space left on device" in said[-1]
+        assert "/data/raft" in said[-1]
+        assert "port" not in said[-1]
+        machine.disk.free()
+        told.until_healthy()
+
+
 def test_a_controller_without_a_quorum_is_not_asked_hundreds_of_times() -> None:
     """It takes itself for active until its election time-out, and refuses (seed 0)."""
     with story(shape=Shape(nodes=4)) as told:
