@@ -212,7 +212,7 @@ _TABLE: list[tuple[str, str, str, str]] = [
     (
         "a lower min.insync.replicas ends who is eligible by the old one",
         "pegel_controller.control.elections:adopt_minimum",
-        "elif old.elr and",
+        "elif (old.elr or old.last_known_elr) and",
         "elif False and",
     ),
     (
@@ -233,6 +233,18 @@ _TABLE: list[tuple[str, str, str, str]] = [
         "pegel_controller.control.partitions:_elect",
         "for replica in trusted:",
         "for replica in old.replicas:",
+    ),
+    (
+        "a new, empty disk does not lead where another may hold what was acknowledged",
+        "pegel_controller.control.partitions:_last_known",
+        "if was_known and not (emptied and (trusted or known)):",
+        "if was_known:",
+    ),
+    (
+        "what a loss of power took is not expected by the starts after it",
+        "pegel_broker.log.opening:_lower_high_watermarks",
+        "if rows != checkpointed:",
+        "if False:",
     ),
     (
         "a host that lost its page cache leaves ISR and ELR",
@@ -438,6 +450,14 @@ BY_TESTS = {
     ),
     "a host that lost its page cache leaves ISR and ELR": (
         f"{_CONTROLLER}::test_lost_page_cache_leaves_isr_and_elr"
+    ),
+    "a new, empty disk does not lead where another may hold what was acknowledged": (
+        "tests/controller/control/test_last_known.py::"
+        "test_a_new_disk_does_not_lead_where_another_kept_what_was_acknowledged"
+    ),
+    "what a loss of power took is not expected by the starts after it": (
+        "tests/broker/log/test_recovery.py::"
+        "test_what_a_loss_of_power_took_is_not_missed_by_the_starts_after_it"
     ),
     "a leader that was asked to hand over accepts no more": (
         f"{_WRITERS}::test_a_leader_that_was_asked_to_hand_over_accepts_no_more"
