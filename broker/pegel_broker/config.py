@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pegel_controller.config import BROKER_CONFIGS, InvalidConfigError, Value, parse
+from pegel_controller.control.options import CLOCK_DRIFT, TAKEOVER_GRACE
 
 ROLE_BROKER = "broker"
 ROLE_CONTROLLER = "controller"
@@ -61,6 +63,19 @@ class NodeConfig:
                 parse(BROKER_CONFIGS[key], text)
             except InvalidConfigError as error:
                 raise NodeConfigError(str(error)) from None
+        self._check_lease()
+
+    def _check_lease(self) -> None:
+        """A lease must end before anybody may be made leader in the place of its holder."""
+        lease, session = self.number("broker.lease.ms"), self.number("broker.session.timeout.ms")
+        longest = math.ceil(TAKEOVER_GRACE * 1000 / CLOCK_DRIFT) - 1
+        if lease > longest:
+            raise NodeConfigError(f"broker.lease.ms is {lease}, it may be {longest} at most")
+        if lease * CLOCK_DRIFT >= session:
+            raise NodeConfigError(
+                f"broker.session.timeout.ms is {session}: it must be more than 5 % longer than "
+                f"broker.lease.ms, which is {lease}, for clocks may drift"
+            )
 
     def value(self, key: str) -> Value:
         """The value of a broker key as this node was started with."""

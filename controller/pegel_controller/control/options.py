@@ -6,14 +6,19 @@ from dataclasses import dataclass, field
 from pegel_controller.metadata.records import Record
 from pegel_controller.metadata.wire import Wire
 
+# How much longer a lease may last by the clock of the broker that holds it.
+CLOCK_DRIFT = 1.05
+# So long a new active controller fences nobody: every lease of the one before ends in it.
+TAKEOVER_GRACE = 1.4
+
 
 @dataclass(frozen=True, slots=True)
 class ControllerOptions:
-    """Seconds. `takeover_grace` must outlast a lease at 5 % clock drift."""
+    """Seconds. A session and `takeover_grace` must outlast a lease at `CLOCK_DRIFT`."""
 
     lease: float = 1.2
     session_timeout: float = 2.0
-    takeover_grace: float = 1.4
+    takeover_grace: float = TAKEOVER_GRACE
     balance_interval: float = 5.0
     balance_batch_max: int = 1000
     reassignment_check_interval: float = 1.0
@@ -23,8 +28,8 @@ class ControllerOptions:
     static_configs: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        assert self.lease * 1.05 < self.session_timeout
-        assert self.lease * 1.05 < self.takeover_grace
+        assert self.lease * CLOCK_DRIFT < self.session_timeout
+        assert self.lease * CLOCK_DRIFT < self.takeover_grace
 
 
 @dataclass(frozen=True, slots=True)
