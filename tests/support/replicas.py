@@ -252,14 +252,19 @@ class Replicas:
         self.commit(records)
 
     def elect(
-        self, leader: int, isr: tuple[int, ...] | None = None, *, elr: tuple[int, ...] = ()
+        self,
+        leader: int,
+        isr: tuple[int, ...] | None = None,
+        *,
+        elr: tuple[int, ...] = (),
+        last_known: tuple[int, ...] = (),
     ) -> None:
         """Commit a new leader (-1 for none) in the next leader epoch."""
         topic = self.image.topics_by_name[TOPIC]
         old = topic.partitions[0]
         self.commit([
             r.PartitionChangeRecord(
-                topic.topic_id, 0, old.isr if isr is None else isr, elr, (), leader,
+                topic.topic_id, 0, old.isr if isr is None else isr, elr, last_known, leader,
                 old.leader_epoch + 1, old.partition_epoch + 1,
             )
         ])  # fmt: skip

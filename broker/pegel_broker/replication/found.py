@@ -37,7 +37,7 @@ def open_log(
         if node_id in state.isr + state.elr + state.last_known_elr:
             found.fail(
                 f"{found.folder} is damaged: it holds topic id {found.topic_id}, the cluster has "
-                f"{topic_id}, of which this replica counts as in sync"
+                f"{topic_id}, of which this replica may hold what was acknowledged"
             )
             return found
         _log.info("deleting %s-%d of a topic that is gone", topic, number)

@@ -352,6 +352,23 @@ def test_any_part_of_unsynced_files_may_survive_a_loss_of_power(seed: int) -> No
     run(main)
 
 
+def test_a_follower_refuses_what_was_damaged_on_its_way() -> None:
+    async def main() -> None:
+        manager = await Harness().manager()
+        log = manager.create("t", 0, TOPIC_ID)
+        await drain()
+        log.append_as_follower(batch())
+        damaged = bytearray(batch(2, base_offset=1))
+        damaged[-1] ^= 1
+        with pytest.raises(LogError) as caught:
+            log.append_as_follower(bytes(batch(base_offset=1)) + bytes(damaged))
+        assert caught.value.code is ErrorCode.CORRUPT_MESSAGE
+        assert log.log_end_offset == 1
+        await manager.close()
+
+    run(main)
+
+
 def test_a_high_watermark_that_was_not_written_yet_makes_no_torn_tail_damage() -> None:
     """A follower that catches up hears of a high watermark beyond what its disk has."""
 

@@ -80,6 +80,24 @@ def test_what_contradicts_the_metadata_is_damage(damage: str) -> None:
     run(main)
 
 
+def test_the_last_that_held_what_was_acknowledged_is_not_deleted_for_a_turned_bit() -> None:
+    """It had lost its page cache, so that it was in sync no more; then it led, empty (3771)."""
+
+    async def main() -> None:
+        async with Replicas(2) as replicas:
+            replicas.create(1, 2)
+            replicas.tell()
+            assert (await replicas.produce(1, b"a")).error is ErrorCode.NONE
+            await _restart_with(replicas, "topic id")
+            replicas.elect(-1, (), last_known=(2, 1))
+            replicas.tell()
+            two = replicas.members[2]
+            assert "is damaged" in (two.log.offline or "")
+            assert list(two.manager.offline) == [(TOPIC_ID, 0)]
+
+    run(main)
+
+
 def test_the_replica_of_a_topic_that_was_made_anew_gives_way() -> None:
     """Nothing is expected of it: it is not in sync."""
 

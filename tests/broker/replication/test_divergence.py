@@ -101,6 +101,32 @@ def test_epochs_that_the_leader_never_saw_are_walked_back() -> None:
     run(main)
 
 
+def test_a_follower_cuts_where_its_own_records_of_the_common_epoch_end() -> None:
+    """KIP-279: the leader wrote on in that epoch, so its end of it lies beyond."""
+
+    async def main() -> None:
+        async with Replicas(2) as replicas:
+            replicas.create(1, 2)
+            replicas.tell()
+            one, two = replicas.members[1], replicas.members[2]
+            await replicas.produce(1, b"common")
+            replicas.elect(2, (1, 2))
+            replicas.tell()
+            await replicas.produce(2, b"e1")
+            replicas.elect(1, (1,))
+            replicas.tell(1)  # broker 2 leads on by itself
+            await replicas.produce(1, b"e2", b"e2'", acks=1)
+            await replicas.produce(2, b"e1'", b"e1''", b"e1+", acks=1)
+            replicas.elect(2, (2,))
+            replicas.tell(2)
+            assert (one.log.log_end_offset, two.log.log_end_offset) == (4, 5)
+            replicas.tell(1)
+            await replicas.until_identical()
+            assert await one.values() == [b"common", b"e1", b"e1'", b"e1''", b"e1+"]
+
+    run(main)
+
+
 def test_a_fetch_in_another_epoch_is_refused() -> None:
     """KIP-320: neither a reader that is behind nor one that is ahead gets data."""
 

@@ -10,14 +10,15 @@ import importlib
 
 import pytest
 
+from tests.simulation.cluster.safeguard_tests import BY_TESTS
 from tests.simulation.cluster.safeguards import (
-    BY_TESTS,
     QUICK,
     SAFEGUARDS,
     SafeguardMovedError,
     without,
 )
 from tests.simulation.cluster.sensitivity import notice
+from tests.support import replicas
 
 SEEDS = 40
 
@@ -42,7 +43,8 @@ def test_each_safeguard_is_still_where_it_was(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(BY_TESTS))
-def test_its_absence_is_noticed_by_a_test(name: str) -> None:
+def test_its_absence_is_noticed_by_a_test(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replicas, "WAIT_LIMIT", 5.0)  # some wait for what now never comes
     path, _, test = BY_TESTS[name].partition("::")
     test, *arguments = test.removesuffix("]").split("[")
     module = importlib.import_module(path.removesuffix(".py").replace("/", "."))
