@@ -56,17 +56,22 @@ def until_in_sync(cluster: LocalCluster, topic: str, replicas: int = 3) -> None:
     until(settled, f"{topic} with {replicas} in sync")
 
 
-def create(cluster: LocalCluster, topic: str, **config: object) -> None:
-    """One partition on every broker, two of them to be in sync."""
+def create(
+    cluster: LocalCluster, topic: str, *, preferred: int | None = None, **config: object
+) -> None:
+    """One partition on every broker, two of them to be in sync; ``preferred`` is to lead it."""
+    others = [node for node in sorted(cluster.nodes) if node != preferred]
+    assignment = None if preferred is None else {0: [preferred, *others]}
 
     async def main() -> None:
         settings = {"min.insync.replicas": min(2, len(cluster.nodes))} | {
             key.replace("_", "."): str(value) for key, value in config.items()
         }
         async with pegel.AsyncClient(cluster.bootstrap) as client:
-            await client.create_topic(
-                topic, partitions=1, replication=len(cluster.nodes), config=settings
-            )
+            await client.admin.create_topic(
+                topic, partitions=1, replication=len(cluster.nodes), config=settings,
+                assignment=assignment,
+            )  # fmt: skip
 
     asyncio.run(main())
 

@@ -5,6 +5,7 @@ What is judged is what becomes of the data; ``pegel bench failover`` measures ho
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -33,12 +34,12 @@ def cluster() -> Iterator[LocalCluster]:
 
 def _topic_led_by(cluster: LocalCluster, name: str, leader: int) -> str:
     """A topic whose only partition ``leader`` leads."""
-    for number in range(12):
-        topic = f"{name}-{number}"
-        create(cluster, topic)
-        if cluster.leader_of(topic, 0) == leader:
-            return topic
-    raise AssertionError(f"no topic is led by {leader}")
+    create(cluster, name, preferred=leader)
+    deadline = time.monotonic() + 30
+    while cluster.leader_of(name, 0) != leader:  # it may have been started again just now
+        assert time.monotonic() < deadline, f"{name} is not led by {leader}"
+        time.sleep(0.1)
+    return name
 
 
 @pytest.mark.parametrize("who", ["leader", "leader and active controller"])
@@ -46,7 +47,7 @@ def test_a_killed_leader_costs_nothing(cluster: LocalCluster, who: str) -> None:
     active = cluster.active_controller()
     others = [node_id for node_id in cluster.nodes if node_id != active]
     victim = active if "controller" in who else others[0]
-    topic = _topic_led_by(cluster, f"kill-{victim}", victim)
+    topic = _topic_led_by(cluster, f"kill-{who.replace(' ', '-')}", victim)
     with Writer(cluster, topic) as writer:
         cluster.kill(victim)
         writer.more(100)
