@@ -92,13 +92,9 @@ def encode_produce(
     records = partition.records
     if type(records) is not bytearray and type(records) is not bytes:
         return None
-    if version >= 13:
-        name = topic.topic_id.bytes
-    else:
-        name = topic.name.encode()
-        if len(name) > 0x7E:
-            return None
-        name = bytes((len(name) + 1,)) + name
+    name = _topic_name(topic, version)
+    if name is None:
+        return None
     size = len(records)
     length = bytearray()
     append_unsigned_varint(length, size + 1)
@@ -116,6 +112,14 @@ def encode_produce(
     if size < COPY_BELOW:
         return [b"".join((*pieces, records, _END))]
     return [b"".join(pieces), records, _END]
+
+
+def _topic_name(topic: TopicProduceData | TopicProduceResponse, version: int) -> bytes | None:
+    """A topic's id, from version 13 on, or its name, unless its length takes two bytes."""
+    if version >= 13:
+        return topic.topic_id.bytes
+    name = topic.name.encode()
+    return bytes((len(name) + 1,)) + name if len(name) <= 0x7E else None
 
 
 def encode_produce_response(
@@ -137,13 +141,9 @@ def encode_produce_response(
         or leader.leader_epoch != -1
     ):
         return None
-    if version >= 13:
-        name = topic.topic_id.bytes
-    else:
-        name = topic.name.encode()
-        if len(name) > 0x7E:
-            return None
-        name = bytes((len(name) + 1,)) + name
+    name = _topic_name(topic, version)
+    if name is None:
+        return None
     body = _ANSWER.pack(
         2, answer.index, answer.error_code, answer.base_offset, answer.log_append_time_ms,
         answer.log_start_offset, _ANSWER_MIDDLE, message.throttle_time_ms, 0,
