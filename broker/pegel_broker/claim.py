@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import time
 from pathlib import Path
 
 import click
+
+from pegel.seams.disk import Lock, LockedError, RealDisk
 
 FILE = "up.lock"
 NODE_LOCKS = "node-*/node.lock"
@@ -15,22 +15,20 @@ NODE_LOCKS = "node-*/node.lock"
 NODES_WAIT = 3.0
 
 
-def claim(directory: Path) -> int:
-    """Keep others out until the returned descriptor is closed; it holds this process's id.
+def claim(directory: Path) -> Lock:
+    """Keep others out until the lock is closed; its file holds this process's id.
 
     Raises:
         click.ClickException: another `pegel up`, or a node by itself, runs there.
     """
-    lock = os.open(directory / FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    if not _lock(lock):
-        pid = os.read(lock, 32).decode().strip()
+    try:
+        lock = RealDisk().lock(str(directory / FILE))
+    except LockedError as error:
         raise click.ClickException(
-            f"another `pegel up` (pid {pid}) runs the cluster in {directory}: stop that first "
-            f"(Ctrl-C there, or kill {pid}). A single node that ended is started again with "
-            f"`pegel server --config {directory}/node-N/server.properties`"
-        )
-    os.ftruncate(lock, 0)
-    os.write(lock, f"{os.getpid()}\n".encode())
+            f"another `pegel up` (pid {error.holder}) runs the cluster in {directory}: stop that "
+            f"first (Ctrl-C there, or kill {error.holder}). A single node that ended is started "
+            f"again with `pegel server --config {directory}/node-N/server.properties`"
+        ) from None
     deadline = time.monotonic() + NODES_WAIT
     while running := [path for path in sorted(directory.glob(NODE_LOCKS)) if _is_held(path)]:
         if time.monotonic() > deadline:
@@ -42,17 +40,9 @@ def claim(directory: Path) -> int:
     return lock
 
 
-def _lock(fd: int) -> bool:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
 def _is_held(path: Path) -> bool:
-    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
-        return not _lock(fd)
-    finally:
-        os.close(fd)
+        RealDisk().lock(str(path)).close()
+    except LockedError:
+        return True
+    return False

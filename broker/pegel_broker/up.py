@@ -13,6 +13,7 @@ from pathlib import Path
 
 import click
 
+from pegel.seams.disk import Lock
 from pegel_broker.claim import claim
 from pegel_broker.layout import Layout, plan
 
@@ -146,7 +147,7 @@ def up(
 class _Cluster:
     """The parent: forks the nodes, waits for them, passes the end on."""
 
-    def __init__(self, directory: Path, claimed: int, log_level: str, log_format: str) -> None:
+    def __init__(self, directory: Path, claimed: Lock, log_level: str, log_format: str) -> None:
         self._directory = directory
         self._claimed = claimed
         self._log_level = log_level
@@ -177,7 +178,7 @@ class _Cluster:
         if pid == 0:
             os.close(reading)
             os.close(self._lifeline[1])
-            os.close(self._claimed)
+            self._claimed.close()
             self._be_node(node_id, config, writing)
         os.close(writing)
         self._children[node_id] = _Child(node_id, pid, reading, log_start=log_start)
