@@ -51,6 +51,8 @@ class Bench:
     min_insync: int = 2
     seed: int = 0
     topic_config: dict[str, str] = field(default_factory=dict)
+    # Goes before the case of every row: what tells the sections of one run apart.
+    context: dict[str, Any] = field(default_factory=dict)
     report: Report = field(init=False)
 
     def __post_init__(self) -> None:
@@ -84,6 +86,7 @@ class Bench:
                 yield number, target
 
     def add(self, row: Row) -> None:
+        row.case = {**self.context, **row.case}
         self.report.rows.append(row)
         self.watcher.done(row)
 

@@ -38,6 +38,7 @@ def bench() -> None:
     pegel bench latency --rate 600              open loop: a stall shows up in the figures
     pegel bench throughput --compare kafka      beside Apache Kafka, in turn, in one run
     pegel bench failover --how kill             longest gap, time line, what was lost
+    pegel bench baseline --compare kafka        every goal that Pegel is held to
     pegel bench throughput -b host:9092 --html page.html
 
     Latencies count from the moment at which a request was to be sent. Every run looks whether what
@@ -81,6 +82,8 @@ def throughput(**options: Any) -> None:
     drivers = choices(setup["drivers"], DRIVERS, "--client")
     check_drivers(drivers)
     _check_processes(setup["processes"], min(partitions))
+    from pegel_bench.load.spec import records_in
+
     setup["batch_records"] = records_in(setup["batch_bytes"], setup["record_bytes"])
     spec = _spec(
         setup, shared["seed"], batch_records=setup["batch_records"],
@@ -155,6 +158,8 @@ def consume(**options: Any) -> None:
     drivers = choices(setup["drivers"], DRIVERS, "--client")
     check_drivers(drivers)
     _check_processes(setup["processes"], setup["partitions"])
+    from pegel_bench.load.spec import records_in
+
     spec = _spec(
         setup, shared["seed"], partitions=setup["partitions"], fetch_bytes=setup["fetch_bytes"],
         batch_records=records_in(500_000, setup["record_bytes"]),
@@ -293,10 +298,56 @@ def sweep(**options: Any) -> None:
     run(shared, setup, work)
 
 
-def records_in(batch_bytes: int, record_bytes: int) -> int:
-    """How many records of this size make a batch of at most ``batch_bytes``; at least one."""
-    overhead = 12 if record_bytes >= 64 else 10
-    return max(1, (batch_bytes - 61) // (record_bytes + overhead))
+@bench.command()
+@click.option("--rows", metavar="NAME,…", help="Only these rows; --list names them.")
+@click.option("--list", "listed", is_flag=True, help="Say what is measured and held to what.")
+@click.option("--seconds", type=click.FloatRange(min=0.5), default=3.0, show_default=True,
+              help="Length of each measurement.")  # fmt: skip
+@click.option("--warm-up", type=click.FloatRange(min=0.0), default=1.0, show_default=True,
+              help="Seconds of load before each measurement, not counted.")  # fmt: skip
+@click.option("--first-warm-up", type=click.FloatRange(min=0.0), default=None,
+              help="Seconds of load before the first measurement of each cluster (a JVM needs "
+                   "it).  [default: 0; 8 with --compare]")  # fmt: skip
+@click.option("--markdown", "markdown_file", metavar="FILE",
+              help="Write the goals and all tables as Markdown.")  # fmt: skip
+@common
+def baseline(**options: Any) -> None:
+    """Everything that Pegel is held to, in one run, with a verdict for each goal.
+
+    \b
+    pegel bench baseline --list
+    pegel bench baseline --compare kafka                 five rounds of all rows: an hour
+    pegel bench baseline --compare kafka --rows fetch,open-600
+
+    Most goals are ratios to the cluster it is compared with; without one, only those that are
+    absolute are judged. Removed topics are deleted after a second, so that the disk does not fill.
+    A goal that is missed is no failure of the command; a lost record is.
+    """
+    from pegel_bench import baseline as all_rows
+    from pegel_bench.report import goals as report_goals
+
+    shared, setup = _split(options)
+    names = tuple(section.name for section in all_rows.SECTIONS)
+    wanted = choices(setup.pop("rows") or ",".join(names), names, "--rows")
+    sections = [section for section in all_rows.SECTIONS if section.name in wanted]
+    if setup.pop("listed"):
+        for section in sections:
+            click.echo(f"{section.name}: {section.about}")
+            for goal in section.goals:
+                click.echo(f"    {report_goals.text(goal)}")
+        return
+    check_drivers([client for section in sections for client in section.clients])
+    shared["rounds"] = shared["rounds"] or all_rows.ROUNDS
+    shared["topic_config"] = (
+        *(f"{k}={v}" for k, v in all_rows.TOPIC_CONFIG.items()), *shared["topic_config"]
+    )  # fmt: skip
+    spec = _spec(setup, shared["seed"])
+    shared["markdown_file"] = setup.pop("markdown_file")
+
+    def work(bench: Any) -> None:
+        all_rows.measure(bench, spec, sections)
+
+    run(shared, setup, work)
 
 
 def _check_processes(processes: int, partitions: int) -> None:

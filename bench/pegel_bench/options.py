@@ -229,15 +229,19 @@ def _explain(error: Exception) -> str:
 
 def _report(shared: dict[str, Any], console: Any, bench: Any) -> None:
     from pegel.cli.output import print_json
-    from pegel_bench.report import files, page, table
+    from pegel_bench.report import files, goals, markdown, page, table
 
     report = bench.report
     if shared["as_json"]:
         print_json(files.document(report))
     else:
         table.show(console, report)
+        goals.show(console, report)
     if shared["csv_file"]:
         files.write_csv(report, shared["csv_file"])
+    if shared.get("markdown_file"):
+        markdown.write(report, shared["markdown_file"])
+        console.print(f"wrote {shared['markdown_file']}", highlight=False)
     if shared["html_file"]:
         page.write(report, shared["html_file"])
         console.print(f"wrote {shared['html_file']}", highlight=False)

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pegel_bench.goals import Goal
+
 
 @dataclass(slots=True, kw_only=True)
 class Row:
@@ -49,13 +51,14 @@ class Row:
 
 @dataclass(slots=True, kw_only=True)
 class Report:
-    """Everything that a command measured."""
+    """Everything that a command measured; ``goals`` are the first target's."""
 
     command: str
     environment: dict[str, Any]
     setup: dict[str, Any]
     targets: dict[str, dict[str, Any]]
     rows: list[Row] = field(default_factory=list)
+    goals: list[Goal] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:

@@ -96,3 +96,9 @@ class LoadResult:
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def records_in(batch_bytes: int, record_bytes: int) -> int:
+    """How many records of this size make a batch of at most ``batch_bytes``; at least one."""
+    overhead = 12 if record_bytes >= 64 else 10
+    return max(1, (batch_bytes - 61) // (record_bytes + overhead))

@@ -10,6 +10,7 @@ from typing import TextIO
 
 from pegel_bench.report.table import ratio_rows
 from pegel_bench.result import Report
+from pegel_bench.verdict import judge
 
 
 def document(report: Report) -> dict[str, object]:
@@ -25,6 +26,11 @@ def document(report: Report) -> dict[str, object]:
             dict(zip(("workload", "case", "figure", "targets", "median", "range", "rounds"),
                      line, strict=False))
             for line in ratio_rows(report)
+        ],
+        "goals": [
+            {**asdict(v.goal), "against": v.goal.against.value, "holds": v.holds,
+             "found": None if v.found is None else asdict(v.found)}
+            for v in judge(report)
         ],
     }  # fmt: skip
 

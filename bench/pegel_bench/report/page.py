@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from pegel_bench.report import svg
+from pegel_bench.report import goals, svg
 from pegel_bench.report.table import COLUMNS, HEADLINE, heading, ratio_rows, summary_rows
 from pegel_bench.result import Report, Row, figure_summary, grouped
+from pegel_bench.verdict import judge
 
 _COLORS = ("#0f62a8", "#d9730d", "#2f8f5b", "#8a4fbf", "#b3261e", "#5b6b7b", "#a0862b", "#1b9aaa")
 _COLORS_DARK = (
@@ -80,6 +81,10 @@ def page(report: Report) -> str:
         body.append("<h2>Ratios, round by round</h2>")
         heads = ["workload", "case", "figure", "targets", "median", "range", "rounds", ""]
         body.append(_table(heads, ratios, text_columns=4))
+    verdicts = judge(report)
+    if verdicts:
+        body.append(f"<h2>Goals</h2><p>{escape(goals.tally(verdicts))}</p>")
+        body.append(_table(goals.HEADINGS, goals.lines(verdicts), text_columns=3))
     if report.notes:
         body.append("<h2>Notes</h2><ul>")
         body += [f"<li>{escape(note)}</li>" for note in report.notes]
@@ -100,9 +105,18 @@ def _shown(rows: Sequence[Row]) -> list[str]:
 def _table(headings: Sequence[str], lines: Sequence[Sequence[str]], text_columns: int) -> str:
     def cell(tag: str, i: int, text: str) -> str:
         kinds = []
-        if i < text_columns or text in {"all there", "better", "worse", "LOST", "interrupted"}:
+        if i < text_columns or text in {
+            "all there",
+            "better",
+            "worse",
+            "LOST",
+            "interrupted",
+            "holds",
+            "missed",
+            "not measured",
+        }:
             kinds.append("t")
-        kinds += {"LOST": ["bad"], "better": ["good"]}.get(text, [])
+        kinds += {"LOST": ["bad"], "better": ["good"], "holds": ["good"]}.get(text, [])
         css = f' class="{" ".join(kinds)}"' if kinds else ""
         return f"<{tag}{css}>{escape(text)}</{tag}>"
 

@@ -53,6 +53,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
     ),
     "footprint": (
         ("ready_s", "ready s", "rate", True),
+        ("create_s", "created s", "rate", True),
         ("resident_mb", "MB each", "rate", True),
         ("idle_cpu_percent", "idle CPU % each", "rate", True),
         ("after_mb", "MB after load", "rate", True),
