@@ -60,6 +60,7 @@ CORES = [
     "broker/pegel_broker/replication/isr.py",
     "broker/pegel_broker/replication/high_watermark.py",
     "broker/pegel_broker/replication/fetch_session.py",
+    "broker/pegel_broker/replication/followed.py",
     "broker/pegel_broker/replication/results.py",
     "broker/pegel_broker/replication/throttle.py",
     "broker/pegel_broker/coordinator/effects.py",

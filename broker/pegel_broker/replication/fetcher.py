@@ -12,22 +12,19 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from uuid import UUID
 
 from pegel.errors import PegelError
 from pegel.logs import Event
 from pegel.network.connection import Connection
 from pegel.protocol.errors import ErrorCode
 from pegel.protocol.messages.fetch import (
-    FetchPartition,
     FetchRequest,
     FetchResponse,
-    FetchTopic,
-    ForgottenTopic,
     PartitionData,
     ReplicaState,
 )
 from pegel_broker.log.errors import LogError
+from pegel_broker.replication.followed import Followed, Following, Key
 from pegel_broker.replication.hosted import HostedPartition
 from pegel_broker.replication.partition import Follower
 from pegel_broker.replication.throttle import CatchUpPace, Quickest, RateLimit
@@ -51,20 +48,6 @@ PACED_REQUEST_TIMEOUT = 2.0
 # A limit that is raised, or a move that is cancelled, is noticed after this long at most.
 REST_MAX = 1.0
 REST_MIN = 0.001
-
-Key = tuple[UUID, int]
-
-
-@dataclass(slots=True)
-class _Following:
-    """One partition and what the leader was last asked for it."""
-
-    hosted: HostedPartition
-    epoch: int
-    asked: tuple[int, int, int, int] | None = None
-    leader_high_watermark: int = 0
-    truncating: bool = False
-    delayed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,14 +77,10 @@ class ReplicaFetcher:
         self._paced = paced
         self._quickest = Quickest()
         self._loop = asyncio.get_running_loop()
-        self._partitions: dict[Key, _Following] = {}
-        self._dirty: dict[Key, None] = {}
-        self._forgotten: dict[Key, None] = {}
+        self._followed = Followed(manager.options.fetch_max_bytes)
         # Appended to, and not yet known to be stable.
-        self._appended: dict[Key, _Following] = {}
+        self._appended: dict[Key, Following] = {}
         self._connection: Connection | None = None
-        self._session_id = 0
-        self._session_epoch = 0
         self._taken = 0
         self._round_began = 0.0
         self._answered_at = 0.0
@@ -113,16 +92,16 @@ class ReplicaFetcher:
         )
 
     def __len__(self) -> int:
-        return len(self._partitions)
+        return len(self._followed.partitions)
 
     def add(self, hosted: HostedPartition) -> None:
         """Follow ``hosted`` in its current leader epoch."""
         key = (hosted.topic_id, hosted.core.partition)
-        following = self._partitions[key] = _Following(hosted, hosted.core.state.epoch)
+        following = Following(hosted, hosted.core.state.epoch)
+        self._followed.add(key, following)
         # What it has appended for another leader or fetcher may not be claimed before it is stable.
         self._appended[key] = following
-        self._forgotten.pop(key, None)
-        self._touch(key)
+        self._changed.set()
         self._on_change()
         truncation = hosted.log.truncation
         if truncation is not None:
@@ -142,15 +121,13 @@ class ReplicaFetcher:
         self._interrupt_timer = None
         if self._manager.arrivals:
             self._interrupt_soon()  # more is on its way: one new session for all of it
-        elif self._dirty:
+        elif self._followed.dirty:
             self._interrupt.set()
 
     def remove(self, hosted: HostedPartition) -> None:
         key = (hosted.topic_id, hosted.core.partition)
-        if self._partitions.pop(key, None) is not None:
+        if self._followed.remove(key):
             self._on_change()
-            self._dirty.pop(key, None)
-            self._forgotten[key] = None
             self._changed.set()
 
     def _on_change(self) -> None:
@@ -160,7 +137,10 @@ class ReplicaFetcher:
     def on_stable(self, hosted: HostedPartition) -> None:
         """Everything appended to the follower's log may be claimed."""
         key = (hosted.topic_id, hosted.core.partition)
-        if key in self._partitions and hosted.log.stable_offset == hosted.log.log_end_offset:
+        if (
+            key in self._followed.partitions
+            and hosted.log.stable_offset == hosted.log.log_end_offset
+        ):
             self._touch(key)
 
     async def close(self) -> None:
@@ -171,7 +151,7 @@ class ReplicaFetcher:
         self._disconnect()
 
     def _touch(self, key: Key) -> None:
-        self._dirty[key] = None
+        self._followed.dirty[key] = None
         self._changed.set()
 
     # -- rounds
@@ -190,7 +170,7 @@ class ReplicaFetcher:
                     else:
                         async with self._paced.turn:
                             await self._pay_off(self._paced.limit)
-                            if not self._partitions or self._unstable():
+                            if not self._followed.partitions or self._unstable():
                                 continue  # one went or came while this waited for its turn
                             await self._round(connection)
                             await self._rest(self._paced)
@@ -206,7 +186,7 @@ class ReplicaFetcher:
 
     async def _wait_for_work(self) -> None:
         """Until a partition can be asked for, and none waits for its own disk."""
-        while not self._partitions or self._unstable():
+        while not self._followed.partitions or self._unstable():
             self._changed.clear()
             await self._changed.wait()
         self._changed.clear()
@@ -219,7 +199,7 @@ class ReplicaFetcher:
             if (
                 log.offline is None
                 and not log.deleted
-                and self._partitions.get(key) is following
+                and self._followed.partitions.get(key) is following
                 and not following.truncating
                 and log.stable_offset < log.log_end_offset
             ):
@@ -249,7 +229,7 @@ class ReplicaFetcher:
 
         A batch is taken whole, so one round may owe minutes.
         """
-        while self._partitions:
+        while self._followed.partitions:
             rest = limit.wait(self._manager.clock.monotonic())
             if rest <= 0:
                 return
@@ -257,7 +237,7 @@ class ReplicaFetcher:
 
     def standing(self) -> tuple[int, int]:
         """Log end offsets of what it follows, summed up, and records behind the leader."""
-        logs = [(f.hosted.log.log_end_offset, f) for f in self._partitions.values()]
+        logs = [(f.hosted.log.log_end_offset, f) for f in self._followed.partitions.values()]
         lag = sum(max(0, f.leader_high_watermark - end) for end, f in logs)
         return sum(end for end, _ in logs), lag
 
@@ -283,7 +263,7 @@ class ReplicaFetcher:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
-        self._session_id = self._session_epoch = 0
+        self._followed.reset()
 
     async def _round(self, connection: Connection) -> None:
         """One request and its response."""
@@ -309,84 +289,35 @@ class ReplicaFetcher:
         assert isinstance(response, FetchResponse)
         if response.error_code:
             _log.debug("fetch session of broker %d: error %d", self.leader_id, response.error_code)
-            self._session_id = self._session_epoch = 0
+            self._followed.reset()
             return
-        if response.session_id and not self._session_id:
-            self._session_id = response.session_id
-        if self._session_id:
-            self._session_epoch = (
-                1 if self._session_epoch == 0x7FFFFFFF else self._session_epoch + 1
-            )
+        self._followed.on_answered(response.session_id)
         for topic in response.responses:
             for data in topic.partitions:
                 key = (topic.topic_id, data.partition_index)
-                following = self._partitions.get(key)
+                following = self._followed.partitions.get(key)
                 if following is not None:
                     self._take(key, following, data)
 
     def _build(self) -> FetchRequest:
-        """A full request for a new session, else what changed since the last."""
-        full = self._session_id == 0
-        if full:
-            self._session_epoch = 0
-            self._forgotten.clear()
-            keys = list(self._partitions)
-        else:
-            keys = list(self._dirty)
-        self._dirty.clear()
-        by_topic: dict[UUID, list[FetchPartition]] = {}
-        for key in keys:
-            following = self._partitions.get(key)
-            if following is None:
-                continue
-            if following.truncating or following.delayed:
-                # Left out of the session until it is ready again.
-                if not full and following.asked is not None:
-                    self._forgotten[key] = None
-                following.asked = None
-                continue
-            log = following.hosted.log
-            offset = log.log_end_offset
-            last_epoch = log.epoch_for_offset(offset - 1) if offset > log.log_start_offset else -1
-            asked = (offset, following.epoch, last_epoch, log.log_start_offset)
-            if not full and asked == following.asked:
-                continue
-            following.asked = asked
-            by_topic.setdefault(key[0], []).append(
-                FetchPartition(
-                    partition=key[1],
-                    current_leader_epoch=following.epoch,
-                    fetch_offset=offset,
-                    last_fetched_epoch=last_epoch,
-                    log_start_offset=log.log_start_offset,
-                    partition_max_bytes=self._manager.options.fetch_max_bytes,
-                )
-            )
-        forgotten: dict[UUID, list[int]] = {}
-        for topic_id, partition in self._forgotten:
-            forgotten.setdefault(topic_id, []).append(partition)
-        self._forgotten.clear()
-        options, manager = self._manager.options, self._manager
+        options, manager, paced = self._manager.options, self._manager, self._paced
+        topics, forgotten = self._followed.take()
         return FetchRequest(
             replica_state=ReplicaState(
                 replica_id=manager.node_id, replica_epoch=manager.broker_epoch()
             ),
-            max_wait_ms=options.fetch_wait_max_ms if self._paced is None else PACED_WAIT_MS,
+            max_wait_ms=options.fetch_wait_max_ms if paced is None else PACED_WAIT_MS,
             min_bytes=1,
-            max_bytes=options.fetch_response_max_bytes
-            if self._paced is None
-            else self._paced.pace.slice_bytes,
-            session_id=self._session_id,
-            session_epoch=self._session_epoch,
-            topics=[FetchTopic(topic_id=t, partitions=p) for t, p in by_topic.items()],
-            forgotten_topics_data=[
-                ForgottenTopic(topic_id=t, partitions=p) for t, p in forgotten.items()
-            ],
+            max_bytes=options.fetch_response_max_bytes if paced is None else paced.pace.slice_bytes,
+            session_id=self._followed.session_id,
+            session_epoch=self._followed.session_epoch,
+            topics=topics,
+            forgotten_topics_data=forgotten,
         )
 
     # -- one partition of a response
 
-    def _take(self, key: Key, following: _Following, data: PartitionData) -> None:
+    def _take(self, key: Key, following: Following, data: PartitionData) -> None:
         hosted = following.hosted
         state = hosted.core.state
         if (
@@ -409,7 +340,7 @@ class ReplicaFetcher:
             _log.warning("following %s-%d: %s", *hosted.key, error)
             self._delay(key, following)
 
-    def _append(self, key: Key, following: _Following, data: PartitionData) -> None:
+    def _append(self, key: Key, following: Following, data: PartitionData) -> None:
         hosted = following.hosted
         log = hosted.log
         records = data.records
@@ -433,7 +364,7 @@ class ReplicaFetcher:
             log.delete_records_before(min(data.log_start_offset, hosted.core.high_watermark))
             self._touch(key)  # whoever deletes records waits to be told (KIP-107)
 
-    def _on_error(self, key: Key, following: _Following, data: PartitionData) -> None:
+    def _on_error(self, key: Key, following: Following, data: PartitionData) -> None:
         hosted = following.hosted
         if data.error_code == ErrorCode.OFFSET_OUT_OF_RANGE and data.log_start_offset >= 0:
             # Retention at the leader has overtaken this replica: nothing here is of use.
@@ -446,14 +377,14 @@ class ReplicaFetcher:
         _log.debug("following %s-%d: error %d", *hosted.key, data.error_code)
         self._delay(key, following)
 
-    def _delay(self, key: Key, following: _Following) -> None:
+    def _delay(self, key: Key, following: Following) -> None:
         """Ask again a little later; the metadata may tell more until then."""
         following.delayed = True
         self._touch(key)
 
         def again() -> None:
             following.delayed = False
-            if self._partitions.get(key) is following:
+            if self._followed.partitions.get(key) is following:
                 self._touch(key)
                 self._interrupt_if_unsent()
 
@@ -467,7 +398,7 @@ class ReplicaFetcher:
             return min(end, hosted.log.log_end_offset)
         return min(end, own_end)
 
-    def _truncate(self, key: Key, following: _Following, offset: int, *, restart: bool) -> None:
+    def _truncate(self, key: Key, following: Following, offset: int, *, restart: bool) -> None:
         hosted = following.hosted
         log, core = hosted.log, hosted.core
         if not restart and offset < core.high_watermark:
@@ -492,8 +423,8 @@ class ReplicaFetcher:
 
         done.add_done_callback(finished)
 
-    def _on_truncated(self, key: Key, following: _Following) -> None:
+    def _on_truncated(self, key: Key, following: Following) -> None:
         following.truncating = False
-        if self._partitions.get(key) is following:
+        if self._followed.partitions.get(key) is following:
             self._touch(key)
             self._interrupt_if_unsent()
