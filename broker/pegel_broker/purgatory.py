@@ -6,6 +6,8 @@ import asyncio
 from collections import Counter
 from heapq import heappop, heappush
 
+from pegel.seams.beat import EARLY_MAX
+
 # Expired and finished entries are swept out of the heap when they outnumber the live ones.
 _SWEEP_AT = 1_024
 
@@ -25,7 +27,11 @@ class Delayed:
 
 
 class Purgatory:
-    """Calls ``on_timeout`` of each operation that is not done by its deadline (loop time)."""
+    """Calls ``on_timeout`` of each operation that is not done by its deadline (loop time).
+
+    It may be called as much before the deadline as a timer of the loop may fire early: to wait for
+    the rest would be one more waking for each.
+    """
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -63,7 +69,7 @@ class Purgatory:
 
     def _expire(self) -> None:
         self._timer = None
-        now = self._loop.time()
+        now = self._loop.time() + EARLY_MAX
         heap = self._heap
         while heap and (heap[0][2].done or heap[0][0] <= now):
             operation = heappop(heap)[2]

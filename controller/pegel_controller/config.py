@@ -201,7 +201,9 @@ BROKER_CONFIGS = _table(
               "Bytes of requests that are still arriving, of all clients together; above it only "
               "the oldest one is read on. -1: no limit.", minimum=-1),
     ConfigKey("replica.fetch.max.bytes", _T.INT, "1048576", "Bytes per partition.", minimum=0),
-    ConfigKey("replica.fetch.wait.max.ms", _T.INT, "500", "Follower long poll.", minimum=0),
+    ConfigKey("replica.fetch.wait.max.ms", _T.INT, "2000",
+              "Longest wait of a follower's fetch while nothing happens, half a second after news; "
+              "new records end it at once.", minimum=0),
     ConfigKey("replica.replacement.moves.max", _T.INT, "16",
               "Replicas of lost brokers that are rebuilt at a time.", dynamic=True, minimum=1),
     ConfigKey("replica.replacement.timeout.ms", _T.LONG, "600000",

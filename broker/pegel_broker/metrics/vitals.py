@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pegel.metrics import Histogram
 from pegel.metrics.histogram import SHORT_SECONDS
 from pegel.seams import World
-from pegel.seams.beat import next_beat
+from pegel.seams.beat import BEAT, next_beat
 
 if TYPE_CHECKING:
     from pegel_broker.log.directory import LogDirectory
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # Sees whatever blocks for longer than that, and some of the rest. A multiple of Raft's heartbeat
 # interval and a divisor of the session's: an idle node wakes up once for all three.
-SAMPLE_INTERVAL = 0.400
+SAMPLE_INTERVAL = BEAT
 DISK_INTERVAL = 5.0
 
 

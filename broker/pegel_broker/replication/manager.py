@@ -45,10 +45,11 @@ _log = logging.getLogger("pegel.broker")
 
 @dataclass(frozen=True, slots=True)
 class ReplicationOptions:
-    """Times in seconds unless the name says otherwise; Kafka's defaults."""
+    """Times in seconds unless the name says otherwise; Kafka's defaults but for the wait of a fetch
+    while nothing happens, which only costs wake-ups."""
 
     lag_time_max: float = 30.0
-    fetch_wait_max_ms: int = 500
+    fetch_wait_max_ms: int = 2000
     fetch_max_bytes: int = 1024 * 1024
     fetch_response_max_bytes: int = 10 * 1024 * 1024
     static_configs: Mapping[str, str] = field(default_factory=dict)

@@ -7,6 +7,10 @@ idle partition costs nothing, and a busy one does not pay for its idle neighbour
 
 Whatever changes without a mark (retention moves a log's start, a refused change of the ISR is to
 be asked again) is found by a full round every ``FULL_ROUND_SECONDS``.
+
+An idle follower waits for as long as it asked to, up to an instant at which the leader is awake
+anyway. Where the answer before held anything, more is due that wakes nobody (how far the other
+replicas have come with the same records): then for ``NEWS_WAIT_SECONDS`` at most.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from pegel.protocol.errors import ErrorCode
+from pegel.seams.beat import last_beat
 from pegel_broker.purgatory import Delayed
 from pegel_broker.replication.fetch_session import FetchSession, Key
 from pegel_broker.replication.fetching import Reader, collect
@@ -25,7 +30,9 @@ from pegel_broker.replication.results import FetchItem, FetchPlan, PartitionFetc
 if TYPE_CHECKING:
     from pegel_broker.replication.manager import ReplicaManager
 
-FULL_ROUND_SECONDS = 5.0
+FULL_ROUND_SECONDS = 20.0
+# Kafka's replica.fetch.wait.max.ms.
+NEWS_WAIT_SECONDS = 0.5
 # Sessions of one follower: one for each of its fetchers, and one of before it reconnected.
 MAX_PER_FOLLOWER = 4
 
@@ -109,7 +116,7 @@ class StandingFetch(FetchWaiter):
 
     __slots__ = (
         "_at_once", "_changed", "_full_round_at", "_hosted", "_items", "_manager", "_next_number",
-        "_numbers", "_results", "_scheduled", "_wait",
+        "_numbers", "_quiet", "_results", "_scheduled", "_wait",
     )  # fmt: skip
 
     def __init__(self, manager: ReplicaManager, session: FetchSession) -> None:
@@ -126,6 +133,7 @@ class StandingFetch(FetchWaiter):
         self._wait: _Wait | None = None
         self._scheduled = False
         self._at_once = False
+        self._quiet = False  # the last answer was empty
         self._full_round_at = manager.clock.monotonic() + FULL_ROUND_SECONDS
         for known in session.partitions.values():
             self.take(known.item)
@@ -188,7 +196,10 @@ class StandingFetch(FetchWaiter):
         answered = self._attempt(plan, at_once=self._at_once or plan.max_wait_ms <= 0)
         if answered is not None:
             return answered
-        wait = self._wait = _Wait(self, plan, now + plan.max_wait_ms / 1000)
+        longest = plan.max_wait_ms / 1000
+        if not self._quiet:
+            longest = min(longest, NEWS_WAIT_SECONDS)
+        wait = self._wait = _Wait(self, plan, last_beat(now, longest))
         wait.future.add_done_callback(self._on_done)
         self._manager.purgatory.add(wait)
         return wait.future
@@ -258,6 +269,7 @@ class StandingFetch(FetchWaiter):
     def _answer(self, results: dict[int, PartitionFetchResult]) -> Answered:
         """What was read, with its items; what stays marked has more to tell next time."""
         found = [(number, r) for number, r in results.items() if number in self._items]
+        self._quiet = not found
         for number, result in found:
             if self._has_more(number, result):
                 self._changed[number] = None  # behind those that wait already

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from pegel.protocol.errors import ErrorCode
+from pegel.seams.beat import BEAT
 from pegel_broker.replication import standing as standing_module
 from pegel_broker.replication.fetch_session import FetchSession
 from pegel_broker.replication.fetching import Reader
@@ -264,5 +265,37 @@ def test_a_topic_made_again_is_watched_where_it_is_now(monkeypatch: pytest.Monke
             waiting = follower.waits()
             await replicas.produce(1, b"a", acks=1, partition=7)
             assert told(waiting)[7].size > 0
+
+    asyncio.run(main())
+
+
+def test_a_wait_is_long_only_after_an_answer_without_news(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """How far the others have come wakes nobody, and is not to be told a minute late."""
+
+    async def main() -> None:
+        async with leading(monkeypatch) as (replicas, follower):
+            clock = replicas.members[1].manager.clock
+
+            def wait(*named: FetchItem) -> tuple[float, int]:
+                """For how long a request waits, and what its answer holds when the time is up."""
+                waiting = follower.waits(*named)
+                (watch,) = replicas.members[1].hosted(0).watchers
+                assert isinstance(watch, standing_module.StandingFetch)
+                assert watch._wait is not None
+                deadline = watch._wait.deadline
+                watch.expire(watch._wait)
+                return deadline - clock.monotonic(), len(told(waiting))
+
+            short = standing_module.NEWS_WAIT_SECONDS
+            seconds, held = wait(*everything())
+            assert (seconds <= short, held) == (True, PARTITIONS)
+            seconds, held = wait()
+            assert (seconds <= short, held) == (True, 0)
+            seconds, held = wait()
+            assert (seconds > 60 - BEAT - short, held) == (True, 0)
+            assert wait(item(7))[0] > short  # what it names itself is no news yet
+            assert wait()[0] <= short
 
     asyncio.run(main())
