@@ -17,10 +17,13 @@ from pegel.cli.options import arguments_checked, cluster_options, connect, leave
 from pegel.cli.times import parse_time
 
 if TYPE_CHECKING:
+    from pegel.client import AsyncClient
     from pegel.consumer.consumer import Consumer
     from pegel.types import ConsumerBatch, TopicPartition
 
 _END_POLL = 0.1
+# Seconds without a record after which it is worth a look whether one can come at all.
+_SILENCE = 3.0
 # Partitions named in one line; the rest is counted.
 _NAMED_MAX = 5
 
@@ -94,7 +97,7 @@ def consume(
             async with consumer:
                 await _seek(consumer, offset, timestamp)
                 with suppress(asyncio.CancelledError):  # Ctrl-C: what was printed is committed
-                    await _print(consumer, style, max_records, exit_at_end)
+                    await _print(consumer, _Silence(client, topic), style, max_records, exit_at_end)
 
     # Ctrl-C is how this command ends.
     run(work(), interrupt_code=0)
@@ -135,16 +138,49 @@ def _check_range(
             click.echo(text, err=True)
 
 
+class _Silence:
+    """Says why nothing comes, where that is because partitions have no leader."""
+
+    def __init__(self, client: AsyncClient, topic: str) -> None:
+        self._client, self._topic = client, topic
+        self._told: list[int] = []
+
+    async def explain(self, consumer: Consumer) -> None:
+        """Nothing came for a while: say once which of the consumer's partitions nobody leads."""
+        from pegel.errors import PegelError
+
+        with suppress(PegelError):  # whoever reads tells of a cluster that is gone
+            found = await self._client.admin.describe_topic(self._topic)
+            mine = {tp.partition for tp in consumer.assignment}
+            without = [p.partition for p in found.partitions if p.leader < 0]
+            lost = [partition for partition in without if partition in mine]
+            if lost and lost != self._told:
+                named = ", ".join(f"{self._topic}-{p}" for p in lost[:_NAMED_MAX])
+                more = f" and {len(lost) - _NAMED_MAX} more" if len(lost) > _NAMED_MAX else ""
+                click.echo(
+                    f"pegel: no leader: {named}{more}; their records come when a broker that has "
+                    f"them is back (pegel explain {self._topic} {lost[0]})",
+                    err=True,
+                )
+            self._told = lost
+
+
 async def _print(
-    consumer: Consumer, style: Style, max_records: int | None, exit_at_end: bool
+    consumer: Consumer,
+    silence: _Silence,
+    style: Style,
+    max_records: int | None,
+    exit_at_end: bool,
 ) -> None:
     left = sys.maxsize if max_records is None else max_records
     ends: dict[TopicPartition, int] = {}
     if exit_at_end:
         await consumer.wait_for_assignment()
     while left > 0 and not (exit_at_end and await _at_end(consumer, ends)):
-        batch = await consumer.next_batch(timeout=_END_POLL if exit_at_end else None)
+        batch = await consumer.next_batch(timeout=_END_POLL if exit_at_end else _SILENCE)
         if batch is None:
+            if not exit_at_end:
+                await silence.explain(consumer)
             continue
         tp = batch_partition(batch)
         count = min(left, len(batch))

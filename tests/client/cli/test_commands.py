@@ -110,6 +110,24 @@ def test_ctrl_c_ends_consume_cleanly() -> None:
     run(body)
 
 
+def test_a_reader_that_waits_for_a_leader_says_so() -> None:
+    async def body(cluster: FakeCluster) -> None:
+        cluster.add_topic("t", 2)
+        process = await start(cluster, "consume", "t", "--from-beginning")
+        await pegel(cluster, "produce", "t", stdin=b"x\n")
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert await process.stdout.readline() == b"x\n"
+        cluster.move("t", 1, -1)
+        told = (await process.stderr.readline()).decode()
+        assert told.startswith("pegel: no leader: t-1; ")
+        process.send_signal(signal.SIGINT)
+        _, rest = await process.communicate()
+        assert (process.returncode, rest) == (0, b"")
+
+    run(body)
+
+
 def test_a_reader_that_has_enough_is_no_failure() -> None:
     async def body(cluster: FakeCluster) -> None:
         cluster.add_topic("t")
