@@ -70,10 +70,8 @@ class _TraceHandler(logging.Handler):
 
         loop = events._get_running_loop()
         if isinstance(loop, SimLoop):
-            trace = loop._scheduler.trace
-            if trace.lines is not None:
-                line = f"{loop._scheduler.now:.9f} LOG {loop.name} {record.getMessage()}\n"
-                trace.lines.append(line)
+            scheduler = loop._scheduler
+            scheduler.trace.tell(f"{scheduler.now:.9f} LOG {loop.name} {record.getMessage()}\n")
 
 
 def _set_up_logging(*, with_trace: bool) -> None:

@@ -2,24 +2,63 @@
 
 Only the scheduler decides what runs next: by time, then by the order in which it was asked for.
 There is no selector, no thread and no clock, so one seed gives one history.
+
+It is quick, for a seed is worth what it costs: who runs is told to asyncio only when it changes,
+and ``running_loops_are_known`` answers whoever asks for the running loop without a system call.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import heapq
 from asyncio import events
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from heapq import heappop, heappush
 from typing import Any
+from unittest import mock
 
 # So many turns without time going by is a loop that spins.
 TURNS_AT_ONE_TIME_MAX = 100_000
+HASHED_TOGETHER = 500  # lines of a trace
 
 
 class SpinningError(AssertionError):
     """Some process keeps its loop busy without ever waiting."""
+
+
+_running: SimLoop | None = None
+
+
+def _run_as(loop: SimLoop | None) -> None:
+    """From here on ``loop`` is the running one. Python 3.11 asks the kernel for the process id
+    whenever this is set or asked for, which would be a tenth of a seed's time."""
+    global _running
+    if loop is not _running:
+        _running = loop
+        events._set_running_loop(loop)
+
+
+def _running_loop_or_none() -> SimLoop | None:
+    return _running
+
+
+def _running_loop() -> SimLoop:
+    if _running is None:
+        raise RuntimeError("no running event loop")
+    return _running
+
+
+@contextmanager
+def running_loops_are_known() -> Iterator[None]:
+    """Python code that asks asyncio for the running loop is answered from here."""
+    with (
+        mock.patch.object(asyncio, "get_running_loop", _running_loop),
+        mock.patch.object(events, "get_running_loop", _running_loop),
+        mock.patch.object(events, "_get_running_loop", _running_loop_or_none),
+    ):
+        yield
 
 
 class Trace:
@@ -27,18 +66,38 @@ class Trace:
 
     def __init__(self, *, keep: bool = False) -> None:
         self._hash = hashlib.blake2b(digest_size=16)
-        self.lines: list[str] | None = [] if keep else None
+        self._kept: list[str] | None = [] if keep else None
+        self._unhashed: list[str] = []
         self.events = 0
 
     def add(self, now: float, what: str) -> None:
-        line = f"{now:.9f} {what}\n"
-        self._hash.update(line.encode())
+        unhashed = self._unhashed
+        unhashed.append(f"{now:.9f} {what}\n")
         self.events += 1
-        if self.lines is not None:
-            self.lines.append(line)
+        if len(unhashed) >= HASHED_TOGETHER:
+            self._hash_all()
+
+    def _hash_all(self) -> None:
+        lines, self._unhashed = self._unhashed, []
+        self._hash.update("".join(lines).encode())
+        if self._kept is not None:
+            self._kept += lines
+
+    def tell(self, line: str) -> None:
+        """Add a line that is for readers only: it is in no hash."""
+        if self._kept is not None:
+            self._hash_all()
+            self._kept.append(line)
+
+    @property
+    def lines(self) -> list[str]:
+        """Of a trace that is kept."""
+        self._hash_all()
+        return self._kept or []
 
     @property
     def digest(self) -> str:
+        self._hash_all()
         return self._hash.hexdigest()
 
 
@@ -55,8 +114,9 @@ class Scheduler:
 
     def at(self, when: float, call: Callable[..., None], argument: Any = None) -> None:
         """Call ``call(argument)`` at global time ``when``."""
-        self._sequence += 1
-        heapq.heappush(self._heap, (max(when, self.now), self._sequence, call, argument))
+        self._sequence = sequence = self._sequence + 1
+        now = self.now
+        heappush(self._heap, (when if when > now else now, sequence, call, argument))
 
     def after(self, delay: float, call: Callable[..., None], argument: Any = None) -> None:
         self.at(self.now + delay, call, argument)
@@ -75,10 +135,10 @@ class Scheduler:
             turns = 0
             if not heap or heap[0][0] > end:
                 break
-            self.now, _, call, argument = heapq.heappop(heap)
+            self.now, _, call, argument = heappop(heap)
             call(argument)
         self.now = max(self.now, end)
-        events._set_running_loop(None)
+        _run_as(None)
 
     def close(self) -> None:
         self._heap.clear()
@@ -86,14 +146,13 @@ class Scheduler:
 
 
 class Handle:
-    """What ``call_soon`` and ``call_at`` return."""
+    """What ``call_soon`` returns."""
 
-    __slots__ = ("_args", "_callback", "_when")
+    __slots__ = ("_args", "_callback")
 
     def __init__(self, callback: Callable[..., object] | None, args: tuple[Any, ...]) -> None:
         self._callback = callback
         self._args = args
-        self._when = 0.0
 
     def cancel(self) -> None:
         self._callback = None
@@ -101,6 +160,12 @@ class Handle:
 
     def cancelled(self) -> bool:
         return self._callback is None
+
+
+class TimerHandle(Handle):
+    """What ``call_at`` returns."""
+
+    __slots__ = ("_when",)
 
     def when(self) -> float:
         return self._when
@@ -135,8 +200,9 @@ class SimLoop(asyncio.AbstractEventLoop):
     def call_soon(self, callback: Any, *args: Any, context: Any = None) -> Any:
         handle = Handle(callback, args)
         self._ready.append(handle)
-        if not self._queued:
-            self._wake()
+        if not self._queued and not self.dead and not self.paused:
+            self._queued = True
+            self._scheduler.runnable.append(self)
         return handle
 
     call_soon_threadsafe = call_soon
@@ -145,7 +211,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         return self.call_at(self.time() + delay, callback, *args)
 
     def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> Any:
-        handle = Handle(callback, args)
+        handle = TimerHandle(callback, args)
         handle._when = when
         at = (when - self._offset) / self._rate
         # Never early by a rounding error: a timer that finds itself early would spin.
@@ -170,7 +236,8 @@ class SimLoop(asyncio.AbstractEventLoop):
         self._queued = False
         if self.dead or self.paused:
             return
-        events._set_running_loop(self)
+        if _running is not self:
+            _run_as(self)
         ready = self._ready
         for _ in range(len(ready)):
             handle = ready.popleft()
@@ -237,17 +304,17 @@ class SimLoop(asyncio.AbstractEventLoop):
 
     def start(self, coro: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run ``coro`` as this process's main task."""
-        before = events._get_running_loop()
-        events._set_running_loop(self)
+        before = _running
+        _run_as(self)
         try:
             return self.create_task(coro, name="main")
         finally:
-            events._set_running_loop(before)
+            _run_as(before)
 
     def bury(self) -> None:
         """Close what still waits, so that nothing runs when the memory is freed."""
         self.kill()
-        events._set_running_loop(self)
+        _run_as(self)
         try:
             for task in asyncio.all_tasks(self):
                 task._log_destroy_pending = False  # type: ignore[attr-defined]
@@ -258,4 +325,4 @@ class SimLoop(asyncio.AbstractEventLoop):
                         continue
                     break
         finally:
-            events._set_running_loop(None)
+            _run_as(None)

@@ -56,9 +56,9 @@ class Network:
         return delay
 
     def is_cut(self, source: str, target: str, port: int) -> bool:
-        if source in self.off or target in self.off:
+        off, cuts = self.off, self.cuts
+        if off and (source in off or target in off):
             return True
-        cuts = self.cuts
         return bool(cuts) and ((source, target, ANY_PORT) in cuts or (source, target, port) in cuts)
 
     def cut(self, source: str, target: str, port: int = ANY_PORT) -> None:

@@ -19,7 +19,7 @@ from tests.simulation.cluster.checks import (
 )
 from tests.simulation.cluster.cluster import Cluster
 from tests.simulation.cluster.faults import Fault
-from tests.simulation.cluster.kernel import SpinningError
+from tests.simulation.cluster.kernel import SpinningError, running_loops_are_known
 from tests.simulation.cluster.plan import (
     BREAKAGES,
     FAULTS_FOR,
@@ -174,7 +174,7 @@ def simulate(seed: int, *, only: Sequence[int] | None = None, keep_trace: bool =
     run = _Run(seed, keep_trace, only)
     cluster = run.cluster
     try:
-        with run.observer.installed():
+        with running_loops_are_known(), run.observer.installed():
             try:
                 run.run()
             except (SpinningError, TimeoutError) as error:
@@ -189,7 +189,7 @@ def simulate(seed: int, *, only: Sequence[int] | None = None, keep_trace: bool =
         time.process_time() - began, cluster.trace.events, run.observer.appends,
         sum(sent.acknowledged for sent in cluster.history.sent.values()),
         sum(len(part) for parts in cluster.history.reads.values() for part in parts),
-        run.healed_in, cluster.trace.lines or [],
+        run.healed_in, cluster.trace.lines,
     )  # fmt: skip
 
 

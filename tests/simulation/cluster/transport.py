@@ -37,34 +37,38 @@ class Pipe:
         self.unread = 0
 
     def send(self, what: Any) -> None:
-        network, now = self._network, self._network.scheduler.now
+        network, segments = self._network, self.segments
+        scheduler = network.scheduler
+        now = scheduler.now
         if isinstance(what, bytes):
             self.unread += len(what)
-            last = self.segments[-1] if self.segments else None
-            if last is not None and last[1] == now and isinstance(last[2], list):
-                last[2].append(what)
-                return
+            if segments:
+                last = segments[-1]
+                if last[1] == now and isinstance(last[2], list):
+                    last[2].append(what)
+                    return
             what = [what]
         at = max(now + network.delay(self.source, self.target), self._last_at)
         self._last_at = at
-        self.segments.append((at, now, what))
-        network.scheduler.at(at, self.pump)
+        segments.append((at, now, what))
+        scheduler.at(at, self.pump)
 
     def drop(self) -> None:
         self.segments.clear()
 
     def pump(self, _: None = None) -> None:
         """Deliver what has arrived, unless the path is cut: then it is sent again later."""
-        network = self._network
-        if not self.segments or network.is_cut(self.source, self.target, self._port):
+        network, segments = self._network, self.segments
+        if not segments or network.is_cut(self.source, self.target, self._port):
             return
-        now = network.scheduler.now
-        while self.segments and self.segments[0][0] <= now:
-            what = self.segments.popleft()[2]
+        scheduler = network.scheduler
+        now = scheduler.now
+        while segments and segments[0][0] <= now:
+            what = segments.popleft()[2]
             if isinstance(what, list):
                 data = what[0] if len(what) == 1 else b"".join(what)
                 receiver = self._receiver
-                network.scheduler.trace.add(
+                scheduler.trace.add(
                     now, f"{self.source}>{self.target} #{receiver.number} "
                     f"{len(data)} {zlib.crc32(data):08x}",
                 )  # fmt: skip
@@ -89,6 +93,7 @@ class SimTransport(asyncio.Transport):
         self._peer: SimTransport
         self._peer_name = ("", 0)
         self._protocol: Any = None
+        self._fills_buffers = False  # whether it is a BufferedProtocol
         self._received: deque[bytes | memoryview] = deque()
         self._eof = False
         self._reading = True
@@ -103,7 +108,7 @@ class SimTransport(asyncio.Transport):
 
     def begin(self, protocol: asyncio.BaseProtocol) -> None:
         """The process has it; bytes may have come before."""
-        self._protocol = protocol
+        self.set_protocol(protocol)
         protocol.connection_made(self)
         self._schedule_read()
 
@@ -148,12 +153,13 @@ class SimTransport(asyncio.Transport):
         while received and self._reading and not self._closing:
             data = received.popleft()
             size = len(data)
-            if isinstance(protocol, asyncio.BufferedProtocol):
+            if self._fills_buffers:
                 buffer = protocol.get_buffer(-1)
                 if len(buffer) < size:
                     received.appendleft(memoryview(data)[len(buffer) :])
                     size = len(buffer)
-                buffer[:size] = data[:size]
+                    data = data[:size]
+                buffer[:size] = data
                 self._peer.on_read(size)
                 protocol.buffer_updated(size)
             else:
@@ -169,16 +175,14 @@ class SimTransport(asyncio.Transport):
     def write(self, data: Any) -> None:
         if self._closing or self.vanished or not len(data):
             return
-        self.out.send(bytes(data))
-        self._check_full()
+        out = self.out
+        out.send(bytes(data))
+        if out.unread > SEND_WINDOW_BYTES + HIGH_WATER_BYTES and not self._writing_paused:
+            self._writing_paused = True
+            self._protocol.pause_writing()
 
     def writelines(self, list_of_data: Any) -> None:
         self.write(b"".join(list_of_data))
-
-    def _check_full(self) -> None:
-        if not self._writing_paused and self.get_write_buffer_size() > HIGH_WATER_BYTES:
-            self._writing_paused = True
-            self._protocol.pause_writing()
 
     def on_read(self, size: int) -> None:
         """The other end's process has read so much."""
@@ -272,3 +276,4 @@ class SimTransport(asyncio.Transport):
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         self._protocol = protocol
+        self._fills_buffers = isinstance(protocol, asyncio.BufferedProtocol)
