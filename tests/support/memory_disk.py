@@ -7,6 +7,7 @@ once its directory was synced. ``crash()`` is a loss of power. Faults are set by
 from __future__ import annotations
 
 import errno
+import functools
 import posixpath
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -100,6 +101,9 @@ class _MemoryLock:
         self._disk.locks.discard(self._path)
 
 
+_dirname = functools.lru_cache(4096)(posixpath.dirname)
+
+
 class MemoryDisk:
     """A ``Disk``; see the module.
 
@@ -177,7 +181,7 @@ class MemoryDisk:
         if node is None:
             if not create:
                 raise FileNotFoundError(errno.ENOENT, "No such file", path)
-            if posixpath.dirname(path) not in self.directories:
+            if _dirname(path) not in self.directories:
                 raise FileNotFoundError(errno.ENOENT, "No such directory", path)
             node = self.files[path] = MemoryNode()
         return MemoryFile(self, path, node)
@@ -188,7 +192,7 @@ class MemoryDisk:
 
     def write_file(self, path: str, data: bytes) -> None:
         self.enter("write_file", path)
-        if posixpath.dirname(path) not in self.directories:
+        if _dirname(path) not in self.directories:
             raise FileNotFoundError(errno.ENOENT, "No such directory", path)
         if self.room_for(len(data)) < len(data):
             raise OSError(errno.ENOSPC, "No space left on device", path)
@@ -196,7 +200,7 @@ class MemoryDisk:
         node.data = bytearray(data)
         node.durable = bytes(data)
         self.files[path] = node
-        self._sync_names(posixpath.dirname(path))
+        self._sync_names(_dirname(path))
 
     def exists(self, path: str) -> bool:
         return path in self.files or path in self.directories
@@ -206,13 +210,13 @@ class MemoryDisk:
         if path not in self.directories:
             raise FileNotFoundError(errno.ENOENT, "No such directory", path)
         names = [*self.files, *(self.directories - {"/"})]
-        return sorted(posixpath.basename(n) for n in names if posixpath.dirname(n) == path)
+        return sorted(posixpath.basename(n) for n in names if _dirname(n) == path)
 
     def make_directories(self, path: str) -> None:
         self.enter("make_directories", path)
         while path not in self.directories:
             self.directories.add(path)
-            path = posixpath.dirname(path)
+            path = _dirname(path)
 
     def rename(self, source: str, target: str) -> None:
         self.enter("rename", source)
@@ -265,25 +269,23 @@ class MemoryDisk:
 
     def _sync_names(self, path: str) -> None:
         """Make the names in ``path`` durable (and, to stay simple, ``path`` itself)."""
-        for name in [n for n in self._durable_files if posixpath.dirname(n) == path]:
+        for name in [n for n in self._durable_files if _dirname(n) == path]:
             del self._durable_files[name]
         for name, node in self.files.items():
-            if posixpath.dirname(name) == path:
+            if _dirname(name) == path:
                 self._durable_files[name] = node
         gone = {
             name
             for name in self._durable_directories
-            if posixpath.dirname(name) == path and name not in self.directories
+            if _dirname(name) == path and name not in self.directories
         }
         for directory in sorted(gone):
             self._move_durable(directory, self._renamed.pop(directory, None))
         self._durable_directories -= gone
-        self._durable_directories |= {
-            name for name in self.directories if posixpath.dirname(name) == path
-        }
+        self._durable_directories |= {name for name in self.directories if _dirname(name) == path}
         while path not in self._durable_directories:
             self._durable_directories.add(path)
-            path = posixpath.dirname(path)
+            path = _dirname(path)
 
     def _move_durable(self, gone: str, target: str | None) -> None:
         """What was durable in a directory is so under its new name, or gone with it."""

@@ -6,6 +6,7 @@ is spoken (KIP-511). The client's name and version are checked from version 3 on
 
 from __future__ import annotations
 
+import functools
 import re
 
 from pegel.network.connection import CLIENT_NAME
@@ -45,15 +46,17 @@ def spoken(error: ErrorCode, *, own: bool = False) -> ApiVersionsResponse:
 
     Other clients are not told of keys that Kafka does not have: some index arrays by them.
     """
-    return ApiVersionsResponse(
-        error_code=error,
-        api_keys=[
-            ApiVersion(
-                api_key=key,
-                min_version=_NAMED_FROM.get(info.key, info.min_version),
-                max_version=info.max_version,
-            )
-            for key, info in sorted(advertised().items())
-            if own or key < FIRST_OWN_KEY
-        ],
-    )
+    return ApiVersionsResponse(error_code=error, api_keys=_spoken(own))
+
+
+@functools.cache
+def _spoken(own: bool) -> list[ApiVersion]:
+    return [
+        ApiVersion(
+            api_key=key,
+            min_version=_NAMED_FROM.get(info.key, info.min_version),
+            max_version=info.max_version,
+        )
+        for key, info in sorted(advertised().items())
+        if own or key < FIRST_OWN_KEY
+    ]

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import mmap
+import struct
 from collections.abc import Sequence
 from typing import cast
 
 from pegel.protocol.schema import Buffer
 
+_SIZE = struct.Struct(">i")
 DEFAULT_MAX_FRAME_BYTES = 100 * 1024 * 1024
 # A quiet connection keeps one small buffer; it doubles while a connection keeps filling it.
 _FIRST_CHUNK_BYTES = 8 * 1024
@@ -224,7 +226,7 @@ class FrameProtocol(asyncio.BufferedProtocol):
             arrived = self._end - start
             if arrived < 4:
                 break
-            size = int.from_bytes(chunk[start : start + 4], "big", signed=True)
+            size = _SIZE.unpack_from(chunk, start)[0]
             if not 0 <= size <= self.max_frame_bytes:
                 self.on_oversized(size)
                 self.abort()

@@ -216,7 +216,11 @@ def _write_count(w: Writer, values: Sequence[Any] | None) -> None:
 
 
 def _write_compact_count(w: Writer, values: Sequence[Any] | None) -> None:
-    append_unsigned_varint(w.buffer, 0 if values is None else len(values) + 1)
+    count = 0 if values is None else len(values) + 1
+    if count < 0x80:
+        w.buffer.append(count)
+    else:
+        append_unsigned_varint(w.buffer, count)
 
 
 def _write_tags(w: Writer, tags: list[tuple[int, bytes]]) -> None:

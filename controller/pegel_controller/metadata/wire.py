@@ -8,7 +8,7 @@ a field an older peer did not send takes its default. Wrong types raise
 import dataclasses
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 from typing import Self
 from uuid import UUID
@@ -20,12 +20,16 @@ def _same(value: object) -> object:
     return value
 
 
+_exact_types: dict[Convert, type] = {}  # what ``_exact`` has made, and for which type
+
+
 def _exact(expected: type) -> Convert:
     def check(value: object) -> object:
         if type(value) is not expected:
             raise ValueError(f"expected {expected.__name__}, got {type(value).__name__}")
         return value
 
+    _exact_types[check] = expected
     return check
 
 
@@ -106,6 +110,8 @@ def _codec(annotation: object) -> tuple[Convert, Convert]:
 
 _FieldCodec = tuple[str, Convert, Convert, bool]
 _compiled: dict[type, tuple[_FieldCodec, ...]] = {}
+_encoders: dict[type, Callable[["Wire"], list[object]]] = {}
+_decoders: dict[type, Callable[[Sequence[object]], "Wire | None"]] = {}
 
 
 def _fields(cls: type["Wire"]) -> tuple[_FieldCodec, ...]:
@@ -123,6 +129,42 @@ def _compile(cls: type) -> tuple[tuple[str, Convert, Convert, bool], ...]:
     )
 
 
+def _compile_encoder(cls: type["Wire"]) -> Callable[["Wire"], list[object]]:
+    """``to_wire`` of one class: a list display, for it is made for every heartbeat."""
+    names: dict[str, object] = {}
+    items = []
+    for position, (name, encode, _, _) in enumerate(_fields(cls)):
+        names[f"encode_{position}"] = encode
+        value = f"self.{name}"
+        items.append(value if encode is _same else f"encode_{position}({value})")
+    encoder = eval(f"lambda self: [{', '.join(items)}]", names)  # of names in our own classes
+    return typing.cast(Callable[["Wire"], list[object]], encoder)
+
+
+def _compile_decoder(cls: type["Wire"]) -> Callable[[Sequence[object]], "Wire | None"]:
+    """``from_wire`` of one class for a list of just its fields; None where one is of a wrong type.
+
+    Whoever gets None, or a ValueError, finds out with ``from_wire`` which field it is.
+    """
+    names: dict[str, object] = {"cls": cls}
+    targets, checks, arguments = [], [], []
+    for position, (_, _, decode, _) in enumerate(_fields(cls)):
+        expected = _exact_types.get(decode)
+        targets.append(f"v{position}, ")
+        if expected is None:
+            names[f"decode_{position}"] = decode
+            arguments.append(f"decode_{position}(v{position})")
+        else:
+            names[f"type_{position}"] = expected
+            checks.append(f"type(v{position}) is type_{position}")
+            arguments.append(f"v{position}")
+    call = f"cls({', '.join(arguments)})"
+    body = f"{call} if {' and '.join(checks)} else None" if checks else call
+    source = f"def decode(values):\n    {''.join(targets)} = values\n    return {body}\n"
+    exec(source, names)
+    return typing.cast(Callable[[Sequence[object]], "Wire | None"], names["decode"])
+
+
 class Wire:
     """Base of every dataclass that travels as a msgpack array."""
 
@@ -130,13 +172,27 @@ class Wire:
 
     def to_wire(self) -> list[object]:
         """The field values in declaration order, ready for msgpack."""
-        return [encode(getattr(self, name)) for name, encode, _, _ in _fields(type(self))]
+        cls = type(self)
+        encoder = _encoders.get(cls)
+        if encoder is None:
+            encoder = _encoders[cls] = _compile_encoder(cls)
+        return encoder(self)
 
     @classmethod
     def from_wire(cls, values: object) -> Self:
         """Checked inverse of `to_wire`. Raises `ValueError`."""
         items = _sequence(values)
         fields = _fields(cls)
+        if len(items) == len(fields) > 0:
+            decoder = _decoders.get(cls)
+            if decoder is None:
+                decoder = _decoders[cls] = _compile_decoder(cls)
+            try:
+                decoded = decoder(items)
+            except ValueError:
+                decoded = None  # which field it is, is said below
+            if decoded is not None:
+                return typing.cast(Self, decoded)
         arguments = []
         for position, (name, _, decode, required) in enumerate(fields):
             if position >= len(items):

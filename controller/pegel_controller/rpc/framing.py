@@ -56,6 +56,9 @@ class Kind(IntEnum):
     PUSH = 3
 
 
+_KINDS = tuple(Kind)
+
+
 class Frame(NamedTuple):
     kind: Kind
     correlation_id: int
@@ -81,11 +84,17 @@ def decode_frame(data: memoryview) -> Frame:
         values = msgpack.unpackb(data)
     except Exception as error:  # msgpack raises many unrelated types on bad input
         raise RpcError(f"a frame that is no msgpack: {error!r}") from None
-    match values:
-        case [int(kind), int(correlation_id), str(method), int(version), list(body), *_] if (
-            0 <= kind <= Kind.PUSH
+    if type(values) is list and len(values) >= 5:
+        kind, correlation_id, method, version, body = values[:5]
+        if (
+            type(kind) is int
+            and 0 <= kind < len(_KINDS)
+            and type(correlation_id) is int
+            and type(method) is str
+            and type(version) is int
+            and type(body) is list
         ):
-            return Frame(Kind(kind), correlation_id, method, version, body)
+            return Frame(_KINDS[kind], correlation_id, method, version, body)
     raise RpcError("a frame that is no array of kind, correlation id, method, version, body")
 
 

@@ -1,7 +1,8 @@
 """What must hold at every moment, whatever breaks; looked at from outside of the code under test.
 
 ``Observer`` sees each append and each committed metadata entry as it happens; ``Checker.look`` is
-called at short intervals of simulated time. Each rule says what it protects.
+called at short intervals of simulated time. Each rule says what it protects. A rule is applied to
+a replica, and to a partition, whenever anything has changed that the rule looks at (``_standing``).
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from tests.simulation.cluster.kernel import SimLoop
 DURABLE = frozenset({"main", "fast", "t"})
 INTERVAL = 0.05  # simulated seconds
 Key = tuple[int, int]  # a topic id as a number (it hashes quickly), and a partition
+Standing = tuple[Any, ...]  # begins with the node, its replica and whether it is registered
 _CRC = slice(17, 21)
 
 
@@ -96,17 +98,20 @@ class Checker:
         self.terms: dict[str, int] = {}
         self.indexes: dict[str, int] = {}
         self.newest_image = 0
-        self.looks = 0
+        # What was looked at last, and found in order or told: of a replica, and of a partition.
+        self.seen: dict[HostedPartition, Standing] = {}
+        self.judged: dict[Key, tuple[PartitionState, int, list[Standing]]] = {}
 
     def look(self) -> None:
-        self.looks += 1
         cluster = self.cluster
         image = cluster.image()
         # An image that is older than one seen before knows less than was decided.
         fresh = image.index >= self.newest_image
         self.newest_image = max(self.newest_image, image.index)
+        spares_passing = cluster.may_lose_one_copy
         accepting: dict[Key, list[int]] = {}
-        replicas: dict[Key, list[tuple[int, HostedPartition]]] = {}
+        replicas: dict[Key, list[Standing]] = {}
+        seen = self.seen
         for n, node in cluster.running():
             self._metadata(n, node)
             if node.replicas is None:
@@ -116,20 +121,26 @@ class Checker:
             leads_by_lease = not machine.paused and node.replicas.holds_lease(
                 machine.clock.monotonic()
             )
-            for hosted in node.replicas.all_hosted():
-                if cluster.may_lose_one_copy and hosted.core.topic not in DURABLE:
+            registered = _is_registered(n, node, image)
+            for hosted in node.replicas.unsorted():
+                core = hosted.core
+                if spares_passing and core.topic not in DURABLE:
                     continue
-                key = (hosted.topic_id.int, hosted.core.partition)
-                replicas.setdefault(key, []).append((n, hosted))
-                self._replica(n, key, hosted)
-                state = hosted.core.state
-                if isinstance(state, Leader) and leads_by_lease and not state.resigned:
+                key = (hosted.topic_id.int, core.partition)
+                standing = _standing(n, hosted, registered)
+                if seen.get(hosted) != standing:
+                    self._replica(n, key, hosted)
+                    seen[hosted] = standing
+                replicas.setdefault(key, []).append(standing)
+                state = core.state
+                if leads_by_lease and isinstance(state, Leader) and not state.resigned:
                     accepting.setdefault(key, []).append(n)
         for key, nodes in accepting.items():
             if len(nodes) > 1:
                 cluster.fail(f"two leaders accept writes for {_name(replicas[key])}: {nodes}")
-        for key, hosted_by in replicas.items():
-            self._partition(key, hosted_by, image if fresh else None)
+        if fresh:
+            for key, standings in replicas.items():
+                self._partition(key, standings, image)
 
     # -- one node
 
@@ -180,23 +191,27 @@ class Checker:
 
     # -- one partition
 
-    def _partition(
-        self,
-        key: Key,
-        hosted_by: list[tuple[int, HostedPartition]],
-        image: MetadataImage | None,
-    ) -> None:
-        committed = self.committed.get(key, 0)
-        known = None if image is None else image.topics_by_id.get(hosted_by[0][1].topic_id)
-        if image is None or known is None or key[1] >= len(known.partitions):
+    def _partition(self, key: Key, standings: list[Standing], image: MetadataImage) -> None:
+        known = image.topics_by_id.get(standings[0][1].topic_id)
+        if known is None or key[1] >= len(known.partitions):
             return
         state = known.partitions[key[1]]
+        committed = self.committed.get(key, 0)
+        judged = self.judged.get(key)
+        if (
+            judged is not None
+            and judged[0] is state
+            and judged[1] == committed
+            and judged[2] == standings
+        ):
+            return
+        self.judged[key] = (state, committed, standings)
         trusted = {*state.isr, *state.elr}
-        for n, hosted in hosted_by:
+        for n, hosted, registered, *_ in standings:
             log = hosted.log
             if log.offline is not None or log.deleted:
                 continue
-            if n in trusted and self._is_registered(n, image):
+            if n in trusted and registered:
                 self._holds_all(n, hosted, state, committed)
             core = hosted.core.state
             if (
@@ -206,20 +221,10 @@ class Checker:
                 and not set(state.isr) <= set(core.maximal_isr)
             ):
                 self.cluster.fail(
-                    f"{_name(hosted_by)}: the controller's ISR {state.isr} is not within its "
+                    f"{_name(standings)}: the controller's ISR {state.isr} is not within its "
                     f"leader's maximal ISR {core.maximal_isr}"
                 )
-        self._same_content(key, hosted_by, trusted, committed)
-
-    def _is_registered(self, n: int, image: MetadataImage) -> bool:
-        """Before a node has registered anew, the metadata speaks of the one that was."""
-        node, broker = self.cluster.nodes[n].node, image.brokers.get(n)
-        return (
-            node is not None
-            and node.session is not None
-            and broker is not None
-            and node.session.broker_epoch == broker.broker_epoch
-        )
+        self._same_content(key, standings, trusted, committed)
 
     def _holds_all(
         self, n: int, hosted: HostedPartition, state: PartitionState, committed: int
@@ -234,13 +239,13 @@ class Checker:
     def _same_content(
         self,
         key: Key,
-        hosted_by: list[tuple[int, HostedPartition]],
+        standings: list[Standing],
         trusted: set[int],
         committed: int,
     ) -> None:
         """Batches below the high watermark are the same at everybody who may be elected."""
         known = self.content.setdefault(key, {})
-        for n, hosted in hosted_by:
+        for n, hosted, *_ in standings:
             if n not in trusted:
                 continue
             tail = hosted.log._tail
@@ -259,12 +264,40 @@ class Checker:
                     break
                 else:
                     self.cluster.fail(
-                        f"{_name(hosted_by)}@{offset} at node {n} is another batch than committed"
+                        f"{_name(standings)}@{offset} at node {n} is another batch than committed"
                     )
 
 
-def _name(hosted_by: list[tuple[int, HostedPartition]]) -> str:
-    core = hosted_by[0][1].core
+def _is_registered(n: int, node: Node, image: MetadataImage) -> bool:
+    """Before a node has registered anew, the metadata speaks of the one that was."""
+    broker = image.brokers.get(n)
+    return (
+        node.session is not None
+        and broker is not None
+        and node.session.broker_epoch == broker.broker_epoch
+    )
+
+
+def _standing(n: int, hosted: HostedPartition, registered: bool) -> Standing:
+    """Everything about a replica that a rule looks at.
+
+    Batches enter and leave a log's tail at its ends, so it is as it was if its last batch is.
+    """
+    core, log = hosted.core, hosted.log
+    state, tail = core.state, log._tail
+    buffers = tail._buffers
+    led: tuple[Any, ...] = ()
+    if isinstance(state, Leader):
+        led = (state.isr, state.proposed, state.partition_epoch)
+    return (
+        n, hosted, registered, type(state), state.epoch, led, core.high_watermark, log,
+        log.stable_offset, log.offline, log.deleted, len(buffers), tail._head,
+        buffers[-1] if buffers else None,
+    )  # fmt: skip
+
+
+def _name(standings: list[Standing]) -> str:
+    core = standings[0][1].core
     return f"{core.topic}-{core.partition}"
 
 

@@ -14,7 +14,7 @@ from pegel_broker.config import NodeConfig
 from pegel_broker.node import Node
 from pegel_broker.replication.hosted import HostedPartition
 from pegel_controller.metadata import MetadataImage
-from tests.simulation.cluster.kernel import Scheduler, SimLoop, Trace
+from tests.simulation.cluster.kernel import Scheduler, SimLoop, Trace, bury
 from tests.simulation.cluster.machine import Machine, NodeMachine
 from tests.simulation.cluster.network import Network
 
@@ -167,7 +167,6 @@ class Cluster:
         return [problem for machine in machines for problem in machine.problems()]
 
     def close(self) -> None:
-        for machine in [*self.nodes.values(), *self.clients.values()]:
-            for loop in machine.graveyard:
-                loop.bury()
+        machines = [*self.nodes.values(), *self.clients.values()]
+        bury(loop for machine in machines for loop in machine.graveyard)
         self.scheduler.close()

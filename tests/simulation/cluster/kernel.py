@@ -13,7 +13,7 @@ import asyncio
 import hashlib
 from asyncio import events
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from heapq import heappop, heappush
 from typing import Any
@@ -34,7 +34,7 @@ _running: SimLoop | None = None
 def _run_as(loop: SimLoop | None) -> None:
     """From here on ``loop`` is the running one. Python 3.11 asks the kernel for the process id
     whenever this is set or asked for, which would be a tenth of a seed's time."""
-    global _running
+    global _running  # noqa: PLW0603 (asyncio's own is as global)
     if loop is not _running:
         _running = loop
         events._set_running_loop(loop)
@@ -300,8 +300,6 @@ class SimLoop(asyncio.AbstractEventLoop):
             where = f" ({code.co_filename.rpartition('/')[2]}:{last.tb_lineno})"
         self.problems.append(f"{self.name}: {text}{where}")
 
-    # -- the end of a simulation
-
     def start(self, coro: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run ``coro`` as this process's main task."""
         before = _running
@@ -311,18 +309,27 @@ class SimLoop(asyncio.AbstractEventLoop):
         finally:
             _run_as(before)
 
-    def bury(self) -> None:
-        """Close what still waits, so that nothing runs when the memory is freed."""
-        self.kill()
-        _run_as(self)
+
+def bury(loops: Iterable[SimLoop]) -> None:
+    """The end of a simulation: close what still waits, so that nothing runs when memory is
+    freed."""
+    waiting: dict[Any, list[asyncio.Task[Any]]] = {}
+    for task in tuple(asyncio.tasks._all_tasks):  # type: ignore[attr-defined]
+        if not task.done():
+            waiting.setdefault(task.get_loop(), []).append(task)
+    for loop in loops:
+        loop.kill()
+        _run_as(loop)
+        for task in waiting.get(loop, ()):
+            _close(task)
+    _run_as(None)
+
+
+def _close(task: asyncio.Task[Any]) -> None:
+    task._log_destroy_pending = False  # type: ignore[attr-defined]
+    for _ in range(100):
         try:
-            for task in asyncio.all_tasks(self):
-                task._log_destroy_pending = False  # type: ignore[attr-defined]
-                for _ in range(100):
-                    try:
-                        task.get_coro().close()  # type: ignore[union-attr]
-                    except RuntimeError:  # it awaits in its own ``finally``: throw again
-                        continue
-                    break
-        finally:
-            _run_as(None)
+            task.get_coro().close()  # type: ignore[union-attr]
+        except RuntimeError:  # it awaits in its own ``finally``: throw again
+            continue
+        break

@@ -25,7 +25,7 @@ from pegel_controller.rpc import messages as m
 from pegel_controller.rpc.channel import ControllerChannel, ControllerUnavailableError
 from pegel_controller.rpc.framing import Frame, RpcConnection, RpcError, RpcRefusedError
 from pegel_controller.rpc.hello import ROLE_BROKER, HelloRequest, open_rpc
-from tests.simulation.cluster.kernel import Scheduler, Trace
+from tests.simulation.cluster.kernel import Scheduler, Trace, bury
 from tests.simulation.cluster.machine import Machine
 from tests.simulation.cluster.network import Network
 from tests.support.linearizability import NEVER, UNKNOWN, Model, Operation
@@ -382,9 +382,7 @@ class Simulation:
                     self.violations.append(f"broker {broker.node_id} has other metadata")
 
     def close(self) -> None:
-        for machine in self.machines.values():
-            for loop in machine.graveyard:
-                loop.bury()
+        bury(loop for machine in self.machines.values() for loop in machine.graveyard)
         self.scheduler.close()
 
 
