@@ -251,7 +251,7 @@ class Node:
             port,
             config.rack,
             boot_id,
-            self.logs.was_clean,
+            self.logs.was_clean and self.logs.last_broker_epoch >= 0,
             cluster_id,
             tuple(sorted(self.logs.directory_ids.values())),
             self.addresses.http[1] if self.addresses.http else -1,

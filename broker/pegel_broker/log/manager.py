@@ -272,11 +272,16 @@ class LogManager:
     async def close(self, *, broker_epoch: int = -1) -> None:
         """Write, sync and checkpoint everything, and mark the directories cleanly shut down.
 
-        A directory that is offline, or fails now, gets no mark.
+        A directory that is offline, or fails now, gets no mark. ``broker_epoch`` is that of this
+        life; -1 where no controller has registered it. Such a life has written nothing and leaves
+        what it found: a clean end, or a loss that no controller has been told of, for which a mark
+        without an epoch does not vouch (KIP-966 compares the epochs).
         """
         if self._closed:
             return
         self._closed = True
+        if broker_epoch < 0 and self.was_clean:
+            broker_epoch = self.last_broker_epoch
         for keeper, opened in zip(self._keepers, self._opened, strict=True):
             if keeper.directory.offline is None:
                 await opening.close_directory(keeper, broker_epoch)

@@ -193,3 +193,33 @@ def test_a_damaged_replica_is_not_elected_and_cuts_nobody() -> None:
         nodes[damaged].replace_log_disk()
         nodes[damaged].start()
         told.until_healthy()
+
+
+def test_a_loss_of_power_is_not_hidden_by_a_life_that_never_registered() -> None:
+    """It found the page cache gone, was stopped before any controller had heard of it, and its mark
+    of a clean end vouched for what was lost: the next life stayed electable (seed 10459)."""
+    with story() as told:
+        told.write(*(b"%d" % n for n in range(20)))
+        cluster, nodes = told.cluster, told.cluster.nodes
+        leader, lost, other = (told.leader, *(n for n in nodes if n != told.leader))
+        nodes[other].down = 1
+        nodes[other].kill()
+        told.pass_time(3.0)
+        told.write(*(b"%d" % n for n in range(20, 40)))
+        nodes[lost].down = 1
+        nodes[lost].power_off()
+        ways = [(nodes[leader].name, nodes[lost].name), (nodes[lost].name, nodes[leader].name)]
+        for way in ways:
+            cluster.network.cut(*way)
+        nodes[lost].release()
+        told.pass_time(1.0)
+        nodes[lost].down = 1
+        nodes[lost].stop()
+        told.pass_time(1.0)
+        assert not nodes[lost].running
+        for way in ways:
+            cluster.network.mend(*way)
+        nodes[lost].release()
+        told.pass_time(5.0)
+        nodes[other].release()
+        told.until_healthy()
