@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from pegel.metrics.http import HttpRequest, Page, json_page
 from pegel.seams.clock import give_way
-from pegel_broker.metrics.partitions import facts
+from pegel_broker.metrics.partitions import Columns
 from pegel_broker.replication.hosted import HostedPartition
 from pegel_broker.replication.partition import Follower, Leader
 
@@ -165,16 +165,17 @@ def _entries(hosted: Iterable[HostedPartition]) -> Iterator[Entry]:
 
 
 def _entry(hosted: HostedPartition) -> Entry:
-    found, state = facts(hosted), hosted.core.state
+    found, state = Columns(), hosted.core.state
+    found.add([hosted])
     entry: Entry = {
         "topic": hosted.core.topic,
         "partition": hosted.core.partition,
         "leader_epoch": state.epoch,
-        "log_start_offset": found.log_start,
-        "log_end_offset": found.log_end,
-        "high_watermark": found.high_watermark,
-        "size_bytes": found.size,
-        "segments": found.segments,
+        "log_start_offset": found.log_start[0],
+        "log_end_offset": found.log_end[0],
+        "high_watermark": found.high_watermark[0],
+        "size_bytes": found.size[0],
+        "segments": found.segments[0],
         "offline": hosted.log.offline,
     }
     if isinstance(state, Leader):

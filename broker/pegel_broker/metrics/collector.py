@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.metadata import version
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from pegel.metrics import Histogram, Metric, Point, Reading
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from pegel_broker.node import Node
 
 _EMPTY: Sequence[str] = ()
+# So many partitions of the metadata are looked at without giving way.
+IMAGE_SLICE = 2_000
 STARTING, RECOVERING, RUNNING, FENCED, LEAVING = 1, 2, 3, 4, 6
 
 
@@ -48,6 +51,7 @@ class NodeCollector:
     def __init__(self, node: Node, vitals: Vitals, pause: Callable[[], None]) -> None:
         self._node = node
         self._pause = pause
+        self._partitions = partitions.PartitionReadings(pause)
         self._vitals = vitals
         self._image: MetadataImage | None = None
         self._image_facts = (0, 0, 0.0)
@@ -59,7 +63,7 @@ class NodeCollector:
         if node.listener is not None:
             yield from _network(node.listener, node)
         if node.replicas is not None:
-            yield from partitions.readings(node.replicas, self._pause)
+            yield from self._partitions.readings(node.replicas)
             yield from self._logs()
             yield from _groups(node)
         if node.controller is not None:
@@ -128,8 +132,7 @@ class NodeCollector:
         yield by_label(d.unwritten_bytes, [(x.path, x.unwritten_bytes) for x in directories])
         assert node.replicas is not None
         yield one(d.duplicate_batches, node.replicas.stats.duplicates)
-        hosted = node.replicas.unsorted()
-        yield one(d.producer_ids, sum(len(h.log.producers) for h in hosted))
+        yield one(d.producer_ids, self._partitions.producers)
 
     # -- controller
 
@@ -145,7 +148,7 @@ class NodeCollector:
         }
         yield by_label(d.controller_brokers, counts.items())
         if image is not self._image:  # it never changes: one look at each
-            self._image, self._image_facts = image, _image_facts(image)
+            self._image, self._image_facts = image, _image_facts(image, self._pause)
         total, offline, imbalance = self._image_facts
         yield one(d.controller_topics, len(image.topics_by_id))
         yield one(d.controller_partitions, total)
@@ -158,14 +161,19 @@ class NodeCollector:
         yield one(d.controller_failover, controller.stats.failover)
 
 
-def _image_facts(image: MetadataImage) -> tuple[int, int, float]:
-    """Partitions, those without a leader, and the share not led by the preferred leader."""
-    total = offline = moved = 0
-    for topic in image.topics_by_id.values():
-        for partition in topic.partitions:
-            total += 1
-            offline += partition.leader == NO_LEADER
-            moved += partition.leader != partition.preferred_leader
+def _image_facts(image: MetadataImage, pause: Callable[[], None]) -> tuple[int, int, float]:
+    """Partitions, those without a leader, and the share not led by the preferred leader.
+
+    ``pause`` is called every ``IMAGE_SLICE`` partitions.
+    """
+    found = list(chain.from_iterable(topic.partitions for topic in image.topics_by_id.values()))
+    offline = moved = 0
+    for begin in range(0, len(found), IMAGE_SLICE):
+        some = found[begin : begin + IMAGE_SLICE]
+        offline += sum([partition.leader == NO_LEADER for partition in some])
+        moved += sum([partition.leader != partition.preferred_leader for partition in some])
+        pause()
+    total = len(found)
     return total, offline, moved / total if total else 0.0
 
 

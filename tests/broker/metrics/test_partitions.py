@@ -19,8 +19,9 @@ from pegel_broker.replication.partition import Follower, Leader
 def _hosted(topic: str, number: int, state: object, *, end: int = 10) -> HostedPartition:
     core = SimpleNamespace(topic=topic, partition=number, state=state, high_watermark=end)
     log = SimpleNamespace(
-        log_start_offset=0, log_end_offset=end, segments=[SimpleNamespace(size=7)], offline=None
-    )
+        log_start_offset=0, log_end_offset=end, segments=[SimpleNamespace(size=7)], offline=None,
+        producers={},
+    )  # fmt: skip
     return cast(
         HostedPartition,
         SimpleNamespace(core=core, log=log, min_insync_replicas=2, topic_id=uuid.UUID(int=number)),
@@ -44,7 +45,7 @@ def _manager(hosted: list[HostedPartition], topics: int = 1) -> ReplicaManager:
 def _page(manager: ReplicaManager) -> dict[str, list[tuple[tuple[str, ...], float]]]:
     return {
         metric.name: [(tuple(labels), cast(float, value)) for labels, value in points]
-        for metric, points in partitions.readings(manager, lambda: None)
+        for metric, points in partitions.PartitionReadings(lambda: None).readings(manager)
     }
 
 
@@ -82,6 +83,36 @@ def test_too_many_replicas_switch_the_series_of_partitions_off_and_say_so() -> N
     assert partitions.series_dropped(many) == 8 * (len(few) + 1)
 
 
+def test_the_reader_gives_way_after_every_slice_of_replicas() -> None:
+    read: list[int] = [0]
+
+    class Counting(SimpleNamespace):
+        @property
+        def log(self) -> object:
+            read[-1] += 1
+            return self.hidden
+
+    few = [_hosted("t0", n, Follower(2, 1)) for n in range(3 * partitions.SLICE + 7)]
+    fakes = [Counting(core=h.core, hidden=h.log) for h in few]
+    manager = _manager(cast(Any, fakes))
+    list(partitions.PartitionReadings(lambda: read.append(0)).readings(manager))
+    assert [count for count in read if count] == [*[partitions.SLICE] * 3, 7]
+
+
+def test_partitions_are_in_order_whatever_was_created_first_and_come_and_go() -> None:
+    hosted = [_hosted(topic, n, Follower(2, 1)) for topic in ("b", "a") for n in (10, 9)]
+    readings = partitions.PartitionReadings(lambda: None)
+
+    def shown() -> list[tuple[str, ...]]:
+        page = readings.readings(_manager(hosted))
+        found = next(points for metric, points in page if metric is d.partition_size)
+        return [tuple(labels) for labels, _ in found]
+
+    assert shown() == [("a", "9"), ("a", "10"), ("b", "9"), ("b", "10")]
+    del hosted[0]
+    assert shown() == [("a", "9"), ("a", "10"), ("b", "9")]
+
+
 def test_too_many_topics_are_cut_and_counted() -> None:
     manager = _manager([], topics=d.MAX_TOPIC_SERIES + 5)
     assert len(_page(manager)["pegel_topic_received_bytes_total"]) == d.MAX_TOPIC_SERIES
@@ -107,7 +138,8 @@ def test_no_page_shows_a_high_watermark_beyond_its_log_end() -> None:
     writer.start()
     try:
         for _ in range(20_000):
-            found = partitions.facts(hosted)
+            found = partitions.Columns()
+            found.add([hosted])
             assert found.log_start <= found.high_watermark <= found.log_end
     finally:
         stop.set()

@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families as read_text
 from prometheus_client.registry import Collector
 
 from pegel.metrics import Catalogue, Column, Histogram
-from pegel.metrics.exposition import SLICE, Writer, families, render, wants_openmetrics
+from pegel.metrics.exposition import COLUMN_GAIN, SLICE, Writer, families, render, wants_openmetrics
 from pegel.metrics.histogram import SECONDS
 
 
@@ -129,6 +129,28 @@ def test_a_column_is_written_as_its_points_would_be() -> None:
         labels = tuple((name, "0") for name in names)
         column = Column(labels, tuple(range(len(labels))))
         assert writer.page([(gauge, column)]) == render([(gauge, list(column))])
+
+
+def test_a_column_however_long_is_written_in_slices() -> None:
+    """Between two pauses: so many known lines, and no more than a slice of lines that are new."""
+    metrics = _catalogue()
+    gauge = metrics.gauge("x", "X.", "topic", "partition")
+    rows = 50_000
+    labels = [(f"t{n // 100}%d", str(n)) for n in range(rows)]
+    pauses = 0
+
+    def pause() -> None:
+        nonlocal pauses
+        pauses += 1
+
+    writer = Writer(pause=pause)
+    written = []
+    for wanted in (rows // SLICE * (1 + 1 / COLUMN_GAIN), rows // SLICE / COLUMN_GAIN):
+        pauses = 0
+        written.append(writer.page([(gauge, Column(labels, range(rows)))])[1])
+        assert pauses >= wanted * 0.9
+    assert written[0] == written[1]
+    assert b'pegel_x{topic="t499%d",partition="49999"} 49999\n' in written[0]
 
 
 def test_what_stands_before_a_value_is_forgotten_with_its_topic() -> None:
