@@ -164,10 +164,14 @@ class HttpServer:
         now = self._loop.time()
         self._rests_until = now + (now - began) * (1 / MAX_SHARE - 1)
         if not done.cancelled():
-            page, compressed = done.result()
-            for connection in waiting:
-                connection.respond(page, compressed=compressed)
+            self._hand_out(waiting, *done.result())
         self._begin()
+
+    def _hand_out(self, waiting: list[_Connection], page: Page, compressed: bool) -> None:
+        """One answer in each turn of the event loop: a page may be long, and so may the queue."""
+        waiting.pop().respond(page, compressed=compressed)
+        if waiting:
+            self._loop.call_soon(self._hand_out, waiting, page, compressed)
 
 
 def _call(route: Route, request: HttpRequest) -> Page:
@@ -295,10 +299,17 @@ class _Connection(asyncio.Protocol):
             self._next()
 
     def _next(self) -> None:
-        """The answer is out: take the next request."""
+        """The answer is out: the next request has its turn once everybody else had theirs.
+
+        Else a client that sends thousands of small ones at once would have the loop to itself.
+        """
         if self._transport is None or not self._answering or self._request is not None:
             return
-        if self._h11.our_state is not h11.DONE:
+        if self._h11.our_state is h11.DONE:
+            asyncio.get_running_loop().call_soon(self._take_next)
+
+    def _take_next(self) -> None:
+        if self._transport is None:
             return
         self._answering = False
         self._arm(IDLE_TIMEOUT)

@@ -8,11 +8,12 @@ import gzip
 import random
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any, cast
 
 import pytest
 
 from pegel.metrics import http
-from pegel.metrics.http import HttpServer, Page, text_page
+from pegel.metrics.http import MAX_CONNECTIONS, HttpRequest, HttpServer, Page, Route, text_page
 from pegel.seams.disk import ThreadDiskQueue
 from pegel.seams.network import RealNetwork
 
@@ -37,11 +38,14 @@ class Served:
 
 
 @contextlib.asynccontextmanager
-async def serving(slow: Callable[[], bytes] = lambda: b"slow") -> AsyncIterator[Served]:
+async def serving(
+    slow: Callable[[], bytes] = lambda: b"slow",
+    quick: Route = lambda _request: text_page("quick"),
+) -> AsyncIterator[Served]:
     server = HttpServer(
         RealNetwork(),
         ThreadDiskQueue,
-        {"/quick": lambda _r: text_page("quick")},
+        {"/quick": quick},
         {"/slow": lambda _r: Page(200, "text/plain", slow())},
     )
     _, port = await server.start("127.0.0.1", 0)
@@ -125,6 +129,63 @@ def test_a_crowd_shares_one_page_and_the_loop_stays_free() -> None:
             answers = await asyncio.gather(*asks)
             assert all(answer.endswith(b"page") for answer in answers)
             assert written <= 2
+
+    run(work())
+
+
+class Turns:
+    """Counts the turns of the event loop."""
+
+    def __init__(self) -> None:
+        self.now = 0
+        self._count()
+
+    def _count(self) -> None:
+        self.now += 1
+        asyncio.get_running_loop().call_soon(self._count)
+
+
+def test_one_answer_in_each_turn_of_the_loop_however_many_are_asked_for() -> None:
+    """A thousand requests in one packet: others run between any two of them."""
+    many, seen = 1_000, []
+
+    async def work() -> None:
+        turns = Turns()
+
+        def quick(_request: HttpRequest) -> Page:
+            seen.append(turns.now)
+            return text_page("quick")
+
+        async with serving(quick=quick) as served:
+            reader, writer = await served.connect()
+            writer.write((GET % b"/quick") * many)
+            answered = b""
+            while answered.count(b"quick") < many:
+                answered += await reader.read(65_536)
+            writer.close()
+
+    run(work())
+    assert len(seen) == len(set(seen)) == many
+
+
+def test_a_crowd_is_answered_one_in_each_turn_of_the_loop() -> None:
+    class Waiting:
+        def __init__(self, turns: Turns) -> None:
+            self.turns = turns
+            self.answered_in = asyncio.get_running_loop().create_future()
+
+        def respond(self, page: Page, *, compressed: bool) -> None:
+            assert (page.body, compressed) == (b"slow", False)
+            self.answered_in.set_result(self.turns.now)
+
+    async def work() -> None:
+        async with serving() as served:
+            turns = Turns()
+            crowd = [Waiting(turns) for _ in range(MAX_CONNECTIONS)]
+            for one in crowd:
+                served.server.handle(cast(Any, one), HttpRequest("/slow", (), ""), compress=False)
+            found = await asyncio.gather(*(one.answered_in for one in crowd))
+            assert len(set(found)) == MAX_CONNECTIONS
 
     run(work())
 
