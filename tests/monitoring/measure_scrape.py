@@ -51,7 +51,7 @@ def longest_gaps(replicas: ReplicaManager, seconds: float, *, paced: bool) -> tu
         def write() -> None:
             pause = give_way if paced else lambda: None
             while not stop.is_set():
-                render(partitions.readings(replicas, pause), pause=pause)
+                render(partitions.PartitionReadings(pause).readings(replicas), pause=pause)
 
         writer = threading.Thread(target=write)
         writer.start()
