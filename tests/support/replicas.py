@@ -334,10 +334,11 @@ class Replicas:
         result = self.members[node_id].manager.produce(
             TOPIC, partition, batch(*values, producer=producer), acks, timeout_ms
         )
-        if isinstance(result, asyncio.Future):
-            return result
         done: asyncio.Future[PartitionProduceResult] = asyncio.get_running_loop().create_future()
-        done.set_result(result)
+        if isinstance(result, PartitionProduceResult):
+            done.set_result(result)
+        else:
+            result.on_done = lambda r: None if done.done() else done.set_result(r)
         return done
 
     async def fetch(

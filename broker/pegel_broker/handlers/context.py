@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from pegel.protocol.schema import Message
 from pegel.seams import World
@@ -72,8 +72,7 @@ class Broker:
                 yield broker_id, state
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """One decoded request. ``version`` decides what the response may carry."""
 
     broker: Broker

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import TypeVar
 from uuid import UUID
 
@@ -36,12 +35,12 @@ def fetch(request: Request) -> Answer:
     message, broker, version = request.message, request.broker, request.version
     assert isinstance(message, FetchRequest)
     replica_id = message.replica_state.replica_id if version >= 15 else message.replica_id
-    items, forgotten = _items(message), _forgotten(message)
+    named, forgotten = _items(message), _forgotten(message)
     try:
         resolved = broker.sessions.resolve(
             message.session_id,
             message.session_epoch if version >= 7 else -1,
-            items,
+            named,
             forgotten,
             follower=replica_id >= 0,
             now=broker.world.clock.monotonic(),
@@ -49,8 +48,12 @@ def fetch(request: Request) -> Answer:
         )
     except SessionError as error:
         return FetchResponse(error_code=error.code)
+    follower = replica_id >= 0
+    replicas = broker.replicas
+    watched = resolved.incremental and replicas.standing.knows(replica_id)
+    items = named if watched else resolved.items
     plan = FetchPlan(
-        items=resolved.items,
+        items=items,
         max_wait_ms=message.max_wait_ms,
         min_bytes=message.min_bytes,
         max_bytes=message.max_bytes,
@@ -60,24 +63,18 @@ def fetch(request: Request) -> Answer:
         rack=message.rack_id,
         allow_follower=version >= 11,
     )
-    follower = replica_id >= 0
-    standing = broker.replicas.standing
-    if resolved.incremental and resolved.session is not None and standing.knows(replica_id):
+    if watched:
+        assert resolved.session is not None
         # Of what the session holds, only that which changed.
-        read = standing.fetch(plan, resolved.session, items, forgotten)
-        if not isinstance(read, asyncio.Future):
-            return _respond(request, replace(resolved, items=read[0]), read[1], follower=True)
-        return _answer_later(
-            read,
-            lambda found: _respond(
-                request, replace(resolved, items=found[0]), found[1], follower=True
-            ),
-        )
-    results = broker.replicas.fetch(plan)
+        return replicas.standing.fetch(
+            plan, resolved.session, named, forgotten,
+            lambda found: _respond(request, resolved, *found, follower=True),
+        )  # fmt: skip
+    results = replicas.fetch(plan)
     if not isinstance(results, asyncio.Future):
-        return _respond(request, resolved, results, follower=follower)
+        return _respond(request, resolved, items, results, follower=follower)
     return _answer_later(
-        results, lambda found: _respond(request, resolved, found, follower=follower)
+        results, lambda found: _respond(request, resolved, items, found, follower=follower)
     )
 
 
@@ -125,6 +122,7 @@ def _forgotten(message: FetchRequest) -> list[Key]:
 def _respond(
     request: Request,
     resolved: SessionRequest,
+    items: Sequence[FetchItem],
     results: Sequence[PartitionFetchResult],
     *,
     follower: bool,
@@ -132,7 +130,7 @@ def _respond(
     replicas = request.broker.replicas
     topics: dict[tuple[str, UUID], list[PartitionData]] = {}
     leaders: set[int] = set()
-    for item, result in resolved.visible(results):
+    for item, result in resolved.visible(items, results):
         if result.size:
             replicas.count_sent(item, result.size, to_follower=follower)
         elif result.error and not follower:

@@ -28,6 +28,7 @@ from pegel.record.batch import HEADER_SIZE, read_header
 from pegel.record.compression import Codec
 from pegel_broker.handlers.context import Answer, Broker, CloseConnectionError, Request
 from pegel_broker.handlers.registry import handles
+from pegel_broker.replication.hosted import DelayedProduce
 from pegel_broker.replication.results import PartitionProduceResult
 from pegel_controller.metadata.image import INTERNAL_TOPICS
 
@@ -40,7 +41,7 @@ _UNKNOWN_CODEC = PartitionProduceResult(
 
 # Kafka's own mark of who may write to internal topics.
 ADMIN_CLIENT_ID = "__admin_client"
-_Result = PartitionProduceResult | asyncio.Future[PartitionProduceResult]
+_Result = PartitionProduceResult | DelayedProduce
 
 
 @handles(ApiKey.PRODUCE)
@@ -60,7 +61,7 @@ def produce(request: Request) -> Answer:
         )
         return _respond(request, message, [error] * _size(message))
     results: list[_Result] = []
-    pending: list[asyncio.Future[PartitionProduceResult]] = []
+    pending: list[DelayedProduce] = []
     acks, timeout_ms, replicas = message.acks, message.timeout_ms, broker.replicas
     for topic in message.topic_data:
         name = _topic_name(broker, topic, request.version)
@@ -81,13 +82,14 @@ def produce(request: Request) -> Answer:
                 else:
                     result = replicas.produce(name, partition.index, records, acks, timeout_ms)
             results.append(result)
-            if isinstance(result, asyncio.Future):
+            if isinstance(result, DelayedProduce):
                 pending.append(result)
     if acks == 0:
         for result in results:
             if isinstance(result, PartitionProduceResult) and result.error:
                 raise CloseConnectionError(f"acks=0 and {result.error.name}: {result.message}")
         return None
+    pending = [operation for operation in pending if not operation.done]
     if pending:
         return _wait(request, message, results, pending)
     return _respond(request, message, results)
@@ -116,20 +118,24 @@ def _wait(
     request: Request,
     message: ProduceRequest,
     results: Sequence[_Result],
-    pending: Sequence[asyncio.Future[PartitionProduceResult]],
+    pending: Sequence[DelayedProduce],
 ) -> asyncio.Future[Message]:
-    """The response, once the last partition is acknowledged; no task is needed for that."""
+    """The response, once the last partition is acknowledged: one future for all of them."""
     response: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
     left = len(pending)
 
-    def done(_: asyncio.Future[PartitionProduceResult]) -> None:
+    def done(_: PartitionProduceResult) -> None:
         nonlocal left
         left -= 1
-        if not left and not response.done():
+        if left or response.done():
+            return
+        try:
             response.set_result(_respond(request, message, results))
+        except Exception as error:  # it must cost this connection, not whoever acknowledged
+            response.set_exception(error)
 
-    for future in pending:
-        future.add_done_callback(done)
+    for operation in pending:
+        operation.on_done = done
     return response
 
 
@@ -145,7 +151,7 @@ def _respond(
         for partition in topic.partition_data:
             outcome = results[position]
             position += 1
-            result = outcome.result() if isinstance(outcome, asyncio.Future) else outcome
+            result = outcome.result if isinstance(outcome, DelayedProduce) else outcome
             if result.error:
                 name = topic.name or _topic_name(request.broker, topic, request.version) or ""
                 request.broker.replicas.count_failed_produce(name)

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from random import Random
+from typing import NamedTuple
 from uuid import UUID
 
 from pegel.protocol.errors import ErrorCode
@@ -53,23 +54,33 @@ class FetchSession:
     used_at: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class SessionRequest:
-    """A request with its session resolved; ``session`` is None for a fetch without one."""
+class SessionRequest(NamedTuple):
+    """A request with its session resolved; ``session`` is None for a fetch without one.
 
-    items: Sequence[FetchItem]
+    ``named`` is what the request itself names, of an increment what it changes.
+    """
+
+    named: Sequence[FetchItem]
     session: FetchSession | None
     incremental: bool
+
+    @property
+    def items(self) -> Sequence[FetchItem]:
+        """All that is asked for. Costs as much as the session holds: who follows a thousand
+        partitions asks a watch instead (``StandingFetch``)."""
+        if self.session is None or not self.incremental:
+            return self.named
+        return [known.item for known in self.session.partitions.values()]
 
     @property
     def session_id(self) -> int:
         return self.session.session_id if self.session is not None else NO_SESSION
 
     def visible(
-        self, results: Iterable[PartitionFetchResult]
+        self, items: Iterable[FetchItem], results: Iterable[PartitionFetchResult]
     ) -> list[tuple[FetchItem, PartitionFetchResult]]:
-        """What the response carries: everything, or in an increment what is new."""
-        pairs = list(zip(self.items, results, strict=True))
+        """What the response carries of what was read: all of it, or in an increment what is new."""
+        pairs = list(zip(items, results, strict=True))
         session = self.session
         if session is None:
             return pairs
@@ -160,7 +171,7 @@ class FetchSessionCache:
                 partitions[key] = _Answered(item)
             else:
                 known.item = item
-        return SessionRequest([known.item for known in partitions.values()], session, True)
+        return SessionRequest(items, session, True)
 
     def _open(
         self, items: Sequence[FetchItem], follower: bool, by_id: bool, now: float

@@ -11,9 +11,10 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
-from pegel.errors import PegelError
+from pegel.errors import ConnectionFailedError, PegelError
 from pegel.logs import Event
 from pegel.network.connection import Connection
 from pegel.protocol.errors import ErrorCode
@@ -23,6 +24,7 @@ from pegel.protocol.messages.fetch import (
     PartitionData,
     ReplicaState,
 )
+from pegel.protocol.schema import Message
 from pegel_broker.log.errors import LogError
 from pegel_broker.replication.followed import Followed, Following, Key
 from pegel_broker.replication.hosted import HostedPartition
@@ -48,6 +50,10 @@ PACED_REQUEST_TIMEOUT = 2.0
 # A limit that is raised, or a move that is cancelled, is noticed after this long at most.
 REST_MAX = 1.0
 REST_MIN = 0.001
+
+
+# None: nobody waits for it any longer.
+_Answer = Message | ConnectionFailedError | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +91,7 @@ class ReplicaFetcher:
         self._round_began = 0.0
         self._answered_at = 0.0
         self._changed = asyncio.Event()  # there may be something to ask for
-        self._interrupt = asyncio.Event()  # do not wait for the request in flight
+        self._answer: asyncio.Future[_Answer] | None = None  # of the request in flight
         self._interrupt_timer: asyncio.TimerHandle | None = None
         self._task = asyncio.create_task(
             self._run(), name=f"replica-fetcher-{leader_id}{'' if paced is None else '-paced'}"
@@ -122,7 +128,7 @@ class ReplicaFetcher:
         if self._manager.arrivals:
             self._interrupt_soon()  # more is on its way: one new session for all of it
         elif self._followed.dirty:
-            self._interrupt.set()
+            self._give_up()
 
     def remove(self, hosted: HostedPartition) -> None:
         key = (hosted.topic_id, hosted.core.partition)
@@ -267,24 +273,24 @@ class ReplicaFetcher:
 
     async def _round(self, connection: Connection) -> None:
         """One request and its response."""
-        self._interrupt.clear()
         self._round_began = self._manager.clock.monotonic()
-        request = self._build()
-        sent = connection.send(request)
-        interrupted = asyncio.ensure_future(self._interrupt.wait())
+        # One future for the answer, its failure, the time-out and whoever interrupts: a task that
+        # waits for several would be the most expensive part of a round.
+        answer = self._answer = self._loop.create_future()
+        patience = REQUEST_TIMEOUT if self._paced is None else PACED_REQUEST_TIMEOUT
+        timer = self._loop.call_later(patience, self._give_up)
         try:
-            await asyncio.wait(  # type: ignore[type-var]
-                {sent, interrupted},
-                timeout=REQUEST_TIMEOUT if self._paced is None else PACED_REQUEST_TIMEOUT,
-                return_when=asyncio.FIRST_COMPLETED,
-            )
+            connection.send_to(partial(_settle, answer), self._build())
+            response = await answer
         finally:
-            interrupted.cancel()
-        if not sent.done():
+            timer.cancel()
+            self._answer = None
+        if response is None:
             # Interrupted, or the leader hangs. Responses come in order, so a new connection.
             self._disconnect()
             return
-        response = sent.result()
+        if isinstance(response, ConnectionFailedError):
+            raise response
         self._answered_at = self._manager.clock.monotonic()
         assert isinstance(response, FetchResponse)
         if response.error_code:
@@ -298,6 +304,11 @@ class ReplicaFetcher:
                 following = self._followed.partitions.get(key)
                 if following is not None:
                     self._take(key, following, data)
+
+    def _give_up(self) -> None:
+        """Wait no longer for the request in flight."""
+        if self._answer is not None:
+            _settle(self._answer, None)
 
     def _build(self) -> FetchRequest:
         options, manager, paced = self._manager.options, self._manager, self._paced
@@ -428,3 +439,9 @@ class ReplicaFetcher:
         if self._followed.partitions.get(key) is following:
             self._touch(key)
             self._interrupt_if_unsent()
+
+
+def _settle(answer: asyncio.Future[_Answer], outcome: _Answer) -> None:
+    """The first word counts: an answer, a failure, or that nobody waits any longer."""
+    if not answer.done():
+        answer.set_result(outcome)

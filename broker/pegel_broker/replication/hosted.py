@@ -27,9 +27,12 @@ READ_ELSEWHERE_TIME = 300.0
 
 
 class DelayedProduce(Delayed):
-    """An appended batch whose acknowledgement waits until ``required_offset`` is reached."""
+    """An appended batch whose acknowledgement waits until ``required_offset`` is reached.
 
-    __slots__ = ("future", "required_offset", "result")
+    ``on_done`` is called once with the ``result``, in the turn of the event loop that decides it.
+    """
+
+    __slots__ = ("on_done", "required_offset", "result")
     kind = "produce"
 
     def __init__(
@@ -38,16 +41,15 @@ class DelayedProduce(Delayed):
         super().__init__(deadline)
         self.required_offset = required_offset
         self.result = result
-        self.future: asyncio.Future[PartitionProduceResult] = (
-            asyncio.get_running_loop().create_future()
-        )
+        self.on_done: Callable[[PartitionProduceResult], None] | None = None
 
     def complete(self, error: ErrorCode) -> None:
         self.done = True
-        if not self.future.done():
-            if error:
-                self.result = PartitionProduceResult(error)
-            self.future.set_result(self.result)
+        if error:
+            self.result = PartitionProduceResult(error)
+        on_done, self.on_done = self.on_done, None
+        if on_done is not None:
+            on_done(self.result)
 
     def on_timeout(self) -> None:
         # It is appended and may yet be replicated: the client must retry, not forget.

@@ -22,7 +22,7 @@ from pegel_broker.metrics.stats import ReplicationStats, TopicStats
 from pegel_broker.purgatory import Purgatory
 from pegel_broker.replication import configs, fetching, offsets, producing, trimming
 from pegel_broker.replication.fetchers import ReplicaFetchers
-from pegel_broker.replication.hosted import HostedPartition
+from pegel_broker.replication.hosted import DelayedProduce, HostedPartition
 from pegel_broker.replication.hosting import Arrivals, host
 from pegel_broker.replication.isr_sync import IsrSync
 from pegel_broker.replication.partition import Follower, Leader, State
@@ -352,8 +352,8 @@ class ReplicaManager:
         records: memoryview | None,
         acks: int,
         timeout_ms: int,
-    ) -> PartitionProduceResult | asyncio.Future[PartitionProduceResult]:
-        """Append one batch; a future where the acknowledgement has to wait."""
+    ) -> PartitionProduceResult | DelayedProduce:
+        """Append one batch; the operation where the acknowledgement has to wait."""
         hosted = self._hosted.get((topic, partition))
         if hosted is None:
             state = self.image.partition(topic, partition)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 from pegel.protocol.errors import ErrorCode
@@ -26,7 +25,7 @@ def produce(
     records: memoryview,
     acks: int,
     timeout_ms: int,
-) -> PartitionProduceResult | asyncio.Future[PartitionProduceResult]:
+) -> PartitionProduceResult | DelayedProduce:
     """Append a client's batch, and wait for what ``acks`` asks for."""
     hosted.stats.produced[acks] += 1
     now = manager.clock.monotonic()
@@ -48,7 +47,7 @@ def produce(
         return result
     operation = DelayedProduce(now + max(timeout_ms, 0) / 1000, required, result)
     hosted.wait_for_ack(operation, all_replicas=everybody)
-    return operation.future
+    return operation
 
 
 def append_for_all(

@@ -47,8 +47,7 @@ class FetchItem(NamedTuple):
     log_start_offset: int = -1
 
 
-@dataclass(frozen=True, slots=True)
-class FetchPlan:
+class FetchPlan(NamedTuple):
     """One fetch, sessions resolved. ``replica_id`` is -1 for a consumer."""
 
     items: Sequence[FetchItem]

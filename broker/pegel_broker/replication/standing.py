@@ -16,8 +16,8 @@ replicas have come with the same records): then for ``NEWS_WAIT_SECONDS`` at mos
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pegel.protocol.errors import ErrorCode
 from pegel.seams.beat import last_beat
@@ -36,6 +36,7 @@ NEWS_WAIT_SECONDS = 0.5
 # Sessions of one follower: one for each of its fetchers, and one of before it reconnected.
 MAX_PER_FOLLOWER = 4
 
+T = TypeVar("T")
 Answered = tuple[Sequence[FetchItem], Sequence[PartitionFetchResult]]
 
 
@@ -66,10 +67,12 @@ class StandingFetches:
         session: FetchSession,
         named: Sequence[FetchItem],
         forgotten: Iterable[Key],
-    ) -> Answered | asyncio.Future[Answered]:
-        """An incremental request of a broker: what is read of it, now or once there is enough.
+        respond: Callable[[Answered], T],
+    ) -> T | asyncio.Future[T]:
+        """An incremental request of a broker: the response to it, now or once there is enough.
 
-        ``named`` and ``forgotten`` are what the request changes of the session.
+        ``named`` and ``forgotten`` are what the request changes of the session; ``respond`` makes
+        the response of what was read.
         """
         assert self.knows(plan.replica_id)
         standing = self._of(plan.replica_id, session)
@@ -77,7 +80,7 @@ class StandingFetches:
             standing.forget(key)
         for item in named:
             standing.take(item)
-        return standing.request(plan)
+        return standing.request(plan, respond)
 
     def _of(self, follower: int, session: FetchSession) -> StandingFetch:
         watches = self._by_follower.setdefault(follower, {})
@@ -95,17 +98,41 @@ class StandingFetches:
         self._by_follower.clear()
 
 
-class _Wait(Delayed):
-    """One request that waits."""
+class _Wait(Delayed, Generic[T]):
+    """One request that waits; ``future`` is the response itself, so nothing is to be chained."""
 
-    __slots__ = ("future", "plan", "standing")
+    __slots__ = ("future", "plan", "respond", "standing")
     kind = "fetch"
 
-    def __init__(self, standing: StandingFetch, plan: FetchPlan, deadline: float) -> None:
+    def __init__(
+        self,
+        standing: StandingFetch,
+        plan: FetchPlan,
+        deadline: float,
+        respond: Callable[[Answered], T],
+    ) -> None:
         super().__init__(deadline)
         self.standing = standing
         self.plan = plan
-        self.future: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()
+        self.respond = respond
+        self.future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+
+    def answer(self, answered: Answered) -> None:
+        if self.future.done():
+            return
+        try:
+            self.future.set_result(self.respond(answered))
+        except Exception as error:  # it must cost this connection, not whoever woke the fetch
+            self.future.set_exception(error)
+
+    def on_read(self, read: asyncio.Future[Answered]) -> None:
+        """The devices have answered."""
+        if read.cancelled():
+            self.future.cancel()
+        elif (error := read.exception()) is None:
+            self.answer(read.result())
+        elif not self.future.done():
+            self.future.set_exception(error)
 
     def on_timeout(self) -> None:
         self.standing.expire(self)
@@ -130,7 +157,7 @@ class StandingFetch(FetchWaiter):
         self._changed: dict[int, None] = {}
         # Read since the last answer, without records.
         self._results: dict[int, PartitionFetchResult] = {}
-        self._wait: _Wait | None = None
+        self._wait: _Wait[Any] | None = None
         self._scheduled = False
         self._at_once = False
         self._quiet = False  # the last answer was empty
@@ -186,7 +213,7 @@ class StandingFetch(FetchWaiter):
 
     # -- requests
 
-    def request(self, plan: FetchPlan) -> Answered | asyncio.Future[Answered]:
+    def request(self, plan: FetchPlan, respond: Callable[[Answered], T]) -> T | asyncio.Future[T]:
         """Read what is named or marked; wait where there is too little and no error."""
         self._end_wait(([], []))  # a session has one request at a time
         now = self._manager.clock.monotonic()
@@ -194,12 +221,16 @@ class StandingFetch(FetchWaiter):
             self._full_round_at = now + FULL_ROUND_SECONDS
             self._changed |= dict.fromkeys(self._items)
         answered = self._attempt(plan, at_once=self._at_once or plan.max_wait_ms <= 0)
+        if isinstance(answered, asyncio.Future):
+            wait = _Wait(self, plan, now, respond)
+            answered.add_done_callback(wait.on_read)
+            return wait.future
         if answered is not None:
-            return answered
+            return respond(answered)
         longest = plan.max_wait_ms / 1000
         if not self._quiet:
             longest = min(longest, NEWS_WAIT_SECONDS)
-        wait = self._wait = _Wait(self, plan, last_beat(now, longest))
+        wait = self._wait = _Wait(self, plan, last_beat(now, longest), respond)
         wait.future.add_done_callback(self._on_done)
         self._manager.purgatory.add(wait)
         return wait.future
@@ -217,19 +248,17 @@ class StandingFetch(FetchWaiter):
         if self._wait is not None:
             self._finish(self._wait, at_once=self._at_once)
 
-    def expire(self, wait: _Wait) -> None:
+    def expire(self, wait: _Wait[Any]) -> None:
         """The time of a request is up: answer what there is."""
         if wait is self._wait:
             self._finish(wait, at_once=True)
 
-    def _finish(self, wait: _Wait, *, at_once: bool) -> None:
+    def _finish(self, wait: _Wait[Any], *, at_once: bool) -> None:
         answered = self._attempt(wait.plan, at_once=at_once)
         if isinstance(answered, asyncio.Future):
             self._wait = None  # the devices answer it
             self._leave(wait)
-            answered.add_done_callback(
-                lambda done: None if wait.future.done() else wait.future.set_result(done.result())
-            )
+            answered.add_done_callback(wait.on_read)
         elif answered is not None:
             self._end_wait(answered)
 
@@ -291,15 +320,14 @@ class StandingFetch(FetchWaiter):
         wait, self._wait = self._wait, None
         if wait is not None:
             self._leave(wait)
-            if not wait.future.done():
-                wait.future.set_result(answered)
+            wait.answer(answered)
 
-    def _leave(self, wait: _Wait) -> None:
+    def _leave(self, wait: _Wait[Any]) -> None:
         if not wait.done:
             wait.done = True
             self._manager.purgatory.finished()
 
-    def _on_done(self, future: asyncio.Future[Answered]) -> None:
+    def _on_done(self, future: asyncio.Future[T]) -> None:
         """Whoever asked may be gone before the data comes."""
         if future.cancelled() and self._wait is not None and self._wait.future is future:
             self._leave(self._wait)

@@ -37,7 +37,7 @@ def _answer(request: SessionRequest, **changes: PartitionFetchResult) -> list[in
         )
         for item in request.items
     ]
-    return [item.partition for item, _ in request.visible(results)]
+    return [item.partition for item, _ in request.visible(request.items, results)]
 
 
 def _open(
@@ -178,7 +178,7 @@ def test_a_client_that_remembers_knows_what_a_full_fetch_would_tell(seed: int) -
         )  # fmt: skip
         session, epoch = request.session_id, epoch + 1
         assert {i.partition: i.fetch_offset for i in request.items} == wanted
-        told = request.visible([truth[i.partition] for i in request.items])
+        told = request.visible(request.items, [truth[i.partition] for i in request.items])
         known.update({item.partition: result for item, result in told})
         for p in wanted:
             seen, is_ = known[p], truth[p]

@@ -43,7 +43,7 @@ class Follower:
         manager = self.replicas.members[1].manager
         plan = FetchPlan(named, max_wait_ms, 1, max_bytes, 2, self.replicas.members[2].epoch)
         keys = [(TOPIC, TOPIC_ID, number) for number in forgotten]
-        return manager.standing.fetch(plan, self.session, named, keys)
+        return manager.standing.fetch(plan, self.session, named, keys, lambda found: found)
 
     def waits(self, *named: FetchItem, **more: Sequence[int]) -> asyncio.Future[Answered]:
         found = self.ask(*named, forgotten=more.get("forgotten", ()))
