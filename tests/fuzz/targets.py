@@ -66,7 +66,8 @@ class _NodeTarget:
 
     async def start(self, r: random.Random) -> None:
         self.r = r
-        world = World(RealClock(), self.network, MemoryDisk(), LoopDiskQueues(), random.Random(1))
+        self.disk = MemoryDisk()
+        world = World(RealClock(), self.network, self.disk, LoopDiskQueues(), random.Random(1))
         config = NodeConfig(
             node_id=1, data_dir="/node", controllers={1: ("127.0.0.1", free_port())},
             listen=("127.0.0.1", 0), http=("127.0.0.1", 0),
@@ -107,10 +108,10 @@ class _NodeTarget:
 class BrokerTarget(_NodeTarget):
     """The client listener, before and after the handshake."""
 
-    async def start(self, r: random.Random) -> None:
+    async def start(self, r: random.Random, *, partitions: int = 2) -> None:
         await super().start(r)
-        under_test = NodeUnderTest(self.node, MemoryDisk())
-        await under_test.create(frames.TOPIC, partitions=2)
+        under_test = NodeUnderTest(self.node, self.disk)
+        await under_test.create(frames.TOPIC, partitions=partitions)
         await under_test.close()
         self.valid = frames.kafka_requests(r, under_test.topic_id(frames.TOPIC))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 
 from pegel.protocol.api_keys import ApiKey
@@ -28,15 +29,22 @@ from pegel_controller.metadata.image import RESOURCE_BROKER, RESOURCE_TOPIC
 from pegel_controller.rpc import messages as m
 
 ALTER_TIMEOUT_MS = 30_000
+# Then the loop has its turn: all keys of a topic with their synonyms cost half a millisecond.
+RESOURCES_PER_TURN = 20
 
 
 @handles(ApiKey.DESCRIBE_CONFIGS)
-def describe_configs(request: Request) -> DescribeConfigsResponse:
+async def describe_configs(request: Request) -> DescribeConfigsResponse:
+    """Each resource once, however often it is named."""
     message = request.message
     assert isinstance(message, DescribeConfigsRequest)
-    return DescribeConfigsResponse(
-        results=[_describe(request.broker, r, message) for r in message.resources]
-    )
+    wanted = {(r.resource_type, r.resource_name): r for r in message.resources}
+    results = []
+    for number, resource in enumerate(wanted.values(), 1):
+        results.append(_describe(request.broker, resource, message))
+        if number % RESOURCES_PER_TURN == 0:
+            await asyncio.sleep(0)
+    return DescribeConfigsResponse(results=results)
 
 
 def _describe(

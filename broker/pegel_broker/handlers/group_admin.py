@@ -74,7 +74,7 @@ def describe_groups(request: Request) -> DescribeGroupsResponse:
     if message.include_authorized_operations:
         operations = ALL_GROUP_OPERATIONS
     return DescribeGroupsResponse(
-        groups=[_describe(broker, group_id, operations) for group_id in message.groups]
+        groups=[_describe(broker, group, operations) for group in dict.fromkeys(message.groups)]
     )
 
 

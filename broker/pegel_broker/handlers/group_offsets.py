@@ -122,6 +122,8 @@ def offset_fetch(request: Request) -> OffsetFetchResponse:
     message, broker = request.message, request.broker
     assert isinstance(message, OffsetFetchRequest)
     if request.version >= 8:
+        # A group that is named twice is answered once: all it ever committed may be a lot.
+        groups = {group.group_id: group for group in message.groups}
         return OffsetFetchResponse(
             groups=[
                 _fetch_group(
@@ -131,7 +133,7 @@ def offset_fetch(request: Request) -> OffsetFetchResponse:
                     if group.topics is None
                     else [(t.name, t.partition_indexes) for t in group.topics],
                 )
-                for group in message.groups
+                for group in groups.values()
             ]
         )
     wanted = (

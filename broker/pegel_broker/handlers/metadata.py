@@ -46,6 +46,8 @@ from pegel_controller.rpc.framing import RpcError
 
 _NO_ID = UUID(int=0)
 AUTO_CREATE_TIMEOUT = 5.0
+# For one request. The others are not there yet: their client asks again, as it does anyway.
+AUTO_CREATED_TOPICS_MAX = 100
 _LEGAL_NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 
 
@@ -70,11 +72,12 @@ def _to_create(broker: Broker, message: MetadataRequest, version: int) -> list[s
         return []
     assert message.topics is not None
     names = broker.image.topics_by_name
-    return [
+    missing = dict.fromkeys(
         topic.name
         for topic in message.topics
         if topic.name and topic.name not in names and _is_legal(topic.name)
-    ]
+    )
+    return list(missing)[:AUTO_CREATED_TOPICS_MAX]
 
 
 def _is_legal(name: str) -> bool:
@@ -88,7 +91,7 @@ async def _create_then_respond(
     wanted = tuple(
         internal_topic(name, broker.image, broker.node_id, broker.static_configs)
         or m.CreatableTopic(name)
-        for name in dict.fromkeys(names)
+        for name in names
     )
     timeout_ms = int(AUTO_CREATE_TIMEOUT * 1000)
     asked = m.CreateTopicsRequest(wanted, False, timeout_ms)
@@ -108,7 +111,8 @@ def _respond(request: Request, message: MetadataRequest) -> MetadataResponse:
         topics = [_topic(broker, state, with_operations) for state in states]
     else:
         assert message.topics is not None
-        for asked in message.topics:
+        # Each once, as in Kafka: a topic of many partitions named many times is a lever.
+        for asked in {(t.name, t.topic_id): t for t in message.topics}.values():
             if asked.name is not None:
                 state = image.topics_by_name.get(asked.name)
                 error = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION

@@ -1,5 +1,6 @@
 """The pure controller: one method per RPC, each returns records and a response."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import wraps
@@ -12,7 +13,13 @@ from pegel_controller.control.brokers import BrokerControl, check_epoch
 from pegel_controller.control.configs import plan_configs
 from pegel_controller.control.options import ControllerOptions, ControllerResult
 from pegel_controller.control.tip import Tip
-from pegel_controller.control.topics import TopicError, plan_growth, plan_topic
+from pegel_controller.control.topics import (
+    TopicError,
+    by_folded_name,
+    folded,
+    plan_growth,
+    plan_topic,
+)
 from pegel_controller.metadata import records as r
 from pegel_controller.metadata.history import History
 from pegel_controller.metadata.image import RESOURCE_BROKER, MetadataImage
@@ -238,15 +245,16 @@ class Controller:
     @_atomic
     def create_topics(self, now: float, request: m.CreateTopicsRequest) -> ControllerResult:
         room = self.options.partitions_per_request_max
-        names = [topic.name for topic in request.topics]
+        named = Counter(topic.name for topic in request.topics)
+        taken = by_folded_name(self.tip.image)
         records: list[r.Record] = []
         results = []
         for topic in request.topics:
             try:
-                if names.count(topic.name) > 1:
+                if named[topic.name] > 1:
                     raise TopicError(ErrorCode.INVALID_REQUEST, "Duplicate topic name.")
                 topic_id, count, factor, made = plan_topic(
-                    self.tip, topic, room, self._random, self.options
+                    self.tip, topic, taken, room, self._random, self.options
                 )
             except TopicError as e:
                 result = m.CreateTopicResult(topic.name, error=e.code, message=e.message)
@@ -257,6 +265,7 @@ class Controller:
                 if not request.validate_only:
                     self.tip.apply(made)
                     records += made
+                    taken[folded(topic.name)] = topic.name
             results.append(result)
         return ControllerResult(tuple(records), m.CreateTopicsResponse(tuple(results)))
 

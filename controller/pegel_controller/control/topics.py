@@ -1,6 +1,7 @@
 """Create, grow and delete topics: validation in Kafka's wording, then records."""
 
 import re
+from collections.abc import Mapping
 from random import Random
 from uuid import UUID
 
@@ -9,7 +10,7 @@ from pegel_controller.config import BROKER_CONFIGS, InvalidConfigError, validate
 from pegel_controller.control.options import ControllerOptions
 from pegel_controller.control.placement import place
 from pegel_controller.control.tip import Tip
-from pegel_controller.metadata.image import RESOURCE_TOPIC
+from pegel_controller.metadata.image import RESOURCE_TOPIC, MetadataImage
 from pegel_controller.metadata.records import ConfigRecord, PartitionRecord, Record, TopicRecord
 from pegel_controller.rpc.messages import CreatableTopic, CreatePartitionsTopic
 
@@ -48,19 +49,34 @@ def _default(tip: Tip, name: str) -> int:
     return int(tip.static.get(name, BROKER_CONFIGS[name].default))
 
 
+def folded(name: str) -> str:
+    """Topics whose names differ by this alone would share the names of their metrics in Kafka."""
+    return name.replace(".", "_")
+
+
+def by_folded_name(image: MetadataImage) -> dict[str, str]:
+    """The topics that there are, by what their names may not collide in."""
+    return {folded(name): name for name in image.topics_by_name}
+
+
 def plan_topic(
-    tip: Tip, topic: CreatableTopic, room: int, random: Random, options: ControllerOptions
+    tip: Tip,
+    topic: CreatableTopic,
+    taken: Mapping[str, str],
+    room: int,
+    random: Random,
+    options: ControllerOptions,
 ) -> tuple[UUID, int, int, list[Record]]:
-    """(id, partitions, replication factor, records). Raises `TopicError`."""
+    """(id, partitions, replication factor, records). Raises `TopicError`.
+
+    ``taken``: of all topics, ``by_folded_name``.
+    """
     check_name(topic.name)
     if topic.name in tip.image.topics_by_name:
         raise TopicError(ErrorCode.TOPIC_ALREADY_EXISTS, f"Topic '{topic.name}' already exists.")
-    folded = topic.name.replace(".", "_")
-    if folded != topic.name or "_" in topic.name:
-        for other in tip.image.topics_by_name:
-            if other.replace(".", "_") == folded:
-                message = f"Topic '{topic.name}' collides with existing topic: {other}"
-                raise TopicError(ErrorCode.INVALID_TOPIC_EXCEPTION, message)
+    if (other := taken.get(folded(topic.name))) is not None:
+        message = f"Topic '{topic.name}' collides with existing topic: {other}"
+        raise TopicError(ErrorCode.INVALID_TOPIC_EXCEPTION, message)
     configs = {key: value for key, value in topic.configs if value is not None}
     try:
         validate_topic_configs(configs)
