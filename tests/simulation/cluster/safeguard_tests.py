@@ -41,6 +41,14 @@ BY_TESTS = {
         "tests/broker/replication/test_minimum.py::"
         "test_a_raise_counts_for_the_isr_that_comes_with_it[yes]"
     ),
+    "a controller gives leases only while it has one": (
+        "tests/simulation/cluster/test_leases.py::"
+        "test_a_controller_that_may_have_been_replaced_gives_no_lease"
+    ),
+    "a broker does not take up what it led before its restart": (
+        "tests/simulation/cluster/test_scripted.py::"
+        "test_a_restarted_leader_that_lost_its_end_does_not_lead_before_it_has_registered"
+    ),
     "no lease beyond a proposed fence": (
         f"{_CONTROLLER}::test_no_lease_before_the_broker_knows_whom_its_fence_made_leader"
     ),

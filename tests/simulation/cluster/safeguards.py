@@ -272,8 +272,8 @@ _TABLE: list[tuple[str, str, str, str]] = [
     ),
     (
         "a controller gives leases only while it has one",
-        "pegel_controller.requests:ControllerRequests._heartbeat",
-        "if not self._node.raft.lease_valid(now):",
+        "pegel_controller.node:ControllerNode.respond",
+        "if not result.records and not self.raft.lease_valid(self.world.clock.monotonic()):",
         "if False:",
     ),
     (

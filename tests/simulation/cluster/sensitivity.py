@@ -1,8 +1,9 @@
 """``python -m tests.simulation.cluster.sensitivity``: is the net sensitive?
 
-Takes one safeguard away at a time and runs seeds of the cluster until one notices; if none does,
-the tests of the package that it is in. Prints the table of who notices what; the exit code is 1 if
-something is noticed by nobody.
+Takes one safeguard away at a time, runs seeds of the cluster until one notices, and the test that
+is to notice; where neither does, the tests of the package that it is in. Writes the rows of the
+table of who notices what (``docs/correctness.md``); the exit code is 1 if something is noticed by
+nobody. Parts of names run a part of the registry, and change its rows alone.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from tests.simulation.cluster.mutant import VARIABLE
+from tests.simulation.cluster.safeguard_tests import BY_TESTS
 from tests.simulation.cluster.safeguards import SAFEGUARDS, Safeguard, without
+from tests.simulation.cluster.sensitivity_table import ROOT, TABLE, Row, write_rows
 from tests.simulation.cluster.simulate import simulate
 
-ROOT = Path(__file__).resolve().parents[3]
 SUITES = {
     "pegel_broker.log": ["tests/broker/log", "tests/broker/replication"],
     "pegel_broker": [
@@ -38,7 +39,7 @@ SUITES = {
 class Notice:
     """``seed`` is the first that noticed, None if none did; ``how`` the first violation.
 
-    ``suite`` is a test that notices, looked for only where no seed did.
+    ``test`` is a test that notices: the one that is to, or the first of its package's that does.
     """
 
     name: str
@@ -46,7 +47,7 @@ class Notice:
     tried: int
     how: str
     took: float  # seconds of the processor
-    suite: str | None = None
+    test: str | None = None
 
 
 def notice(name: str, first: int, seeds: int) -> Notice:
@@ -88,21 +89,31 @@ def _suites(safeguard: Safeguard) -> list[str]:
 def _task(arguments: tuple[str, int, int]) -> Notice:
     logging.disable(logging.CRITICAL)
     found = notice(*arguments)
+    name = found.name
+    test = notice_by_suites(name, BY_TESTS[name]) if name in BY_TESTS else None
+    if found.seed is None and test is None:
+        test = notice_by_suites(name)
+    return replace(found, test=test)
+
+
+def _row(found: Notice) -> Row:
     if found.seed is None:
-        found = replace(found, suite=notice_by_suites(found.name))
-    return found
+        return Row(found.name, f"none of {found.tried}", found.test or "")
+    return Row(found.name, f"seed {found.seed}: {_short(found.how)}", found.test or "")
 
 
 def _short(how: str) -> str:
-    return how.replace("|", "/")[:90]
+    """What was violated, without where and when."""
+    return how.split(": ", maxsplit=1)[0].split(" (at ", maxsplit=1)[0].replace("|", "/")[:60]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help="parts of safeguards' names; all if none is given")
-    parser.add_argument("--seeds", type=int, default=300, help="at most, for each safeguard")
+    parser.add_argument("--seeds", type=int, default=40, help="at most, for each safeguard")
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--table", default=str(TABLE), help="the file whose rows are replaced")
     options = parser.parse_args()
     names = [
         name
@@ -111,17 +122,18 @@ def main() -> int:
     ]
     context = multiprocessing.get_context("spawn")
     tasks = [(name, options.first, options.seeds) for name in names]
-    missed = by_seeds = 0
-    print("| safeguard | noticed by | seeds tried | as |\n|---|---|---|---|", flush=True)
+    missed = by_seeds = by_tests = 0
     with context.Pool(options.processes, maxtasksperchild=1) as pool:
         for found in pool.imap(_task, tasks, chunksize=1):
             by_seeds += found.seed is not None
-            missed += found.seed is None and found.suite is None
-            who = f"seed {found.seed}" if found.seed is not None else found.suite or "nobody"
-            print(f"| {found.name} | {who} | {found.tried} | {_short(found.how)} |", flush=True)
+            by_tests += found.test is not None
+            missed += found.seed is None and found.test is None
+            row = _row(found)
+            print(row, f"{found.took:.0f} s", flush=True)
+            write_rows(options.table, [row])
     print(
-        f"{len(names)} safeguards taken away: {by_seeds} noticed by seeds, "
-        f"{len(names) - by_seeds - missed} by tests alone, {missed} by nobody"
+        f"{len(names)} safeguards taken away: {by_seeds} noticed by seeds, {by_tests} by tests, "
+        f"{missed} by nobody"
     )
     return 1 if missed else 0
 
