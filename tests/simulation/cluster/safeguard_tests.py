@@ -11,6 +11,7 @@ _CONTROLLER = "tests/controller/control/test_controller.py"
 _WRITERS = "tests/broker/replication/test_writers.py"
 _EARLIER_LIFE = "test_what_an_earlier_life_of_a_broker_says_does_not_count"
 _MINIMUM = "tests/controller/control/test_minimum.py"
+_PRODUCER = "tests/client/producer/test_producer.py"
 _COMPARES = "test_alter_partition_compares_and_sets"
 BY_TESTS = {
     "acks=all needs min.insync.replicas": f"{_DIVERGENCE}::{_BELOW_MIN_ISR}",
@@ -94,6 +95,13 @@ BY_TESTS = {
     ),
     "a follower checks what it copies": (
         "tests/broker/log/test_recovery.py::test_a_follower_refuses_what_was_damaged_on_its_way"
+    ),
+    "a producer repeats a batch under its first sequence": (
+        f"{_PRODUCER}::test_records_lost_by_an_unclean_election_do_not_stop_the_producer"
+    ),
+    "a new epoch of a producer begins at sequence 0": (
+        "tests/client/producer/test_idempotence.py::"
+        "test_a_new_epoch_begins_at_sequence_0_and_is_not_proven"
     ),
     "a leader answers where logs part": (
         f"{_DIVERGENCE}::test_a_consumer_learns_that_what_it_read_is_gone"

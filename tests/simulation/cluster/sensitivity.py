@@ -12,6 +12,7 @@ import argparse
 import logging
 import multiprocessing
 import os
+import re
 import subprocess
 import sys
 import time
@@ -90,7 +91,7 @@ def _task(arguments: tuple[str, int, int]) -> Notice:
     logging.disable(logging.CRITICAL)
     found = notice(*arguments)
     name = found.name
-    test = notice_by_suites(name, BY_TESTS[name]) if name in BY_TESTS else None
+    test = notice_by_suites(name, BY_TESTS[name].split("[")[0]) if name in BY_TESTS else None
     if found.seed is None and test is None:
         test = notice_by_suites(name)
     return replace(found, test=test)
@@ -104,7 +105,10 @@ def _row(found: Notice) -> Row:
 
 def _short(how: str) -> str:
     """What was violated, without where and when."""
-    return how.split(": ", maxsplit=1)[0].split(" (at ", maxsplit=1)[0].replace("|", "/")[:60]
+    how = re.sub(r" \((?:[^()]|\([^()]*\))*\)", "", how)
+    how = re.sub(r"\b[a-z]+(-\d+)+\b", "a partition", how).removeprefix("a partition: ")
+    how = re.sub(r"\b(node|broker) \d+", r"a \1", how)
+    return how.split(": ", maxsplit=1)[0].replace("|", "/")[:60]
 
 
 def main() -> int:

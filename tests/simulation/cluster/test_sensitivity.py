@@ -7,6 +7,7 @@ notices within a few seeds, and the suites that notice what a few seeds do not.
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +19,7 @@ from tests.simulation.cluster.safeguards import (
     without,
 )
 from tests.simulation.cluster.sensitivity import notice
+from tests.simulation.cluster.sensitivity_table import HEAD, Row, read_rows, write_rows
 from tests.support import replicas
 
 SEEDS = 40
@@ -25,7 +27,33 @@ SEEDS = 40
 
 def test_there_are_enough_safeguards() -> None:
     assert len(SAFEGUARDS) >= 30
-    assert set(SAFEGUARDS) >= QUICK | set(BY_TESTS)
+    assert set(SAFEGUARDS) == QUICK.keys() | BY_TESTS.keys(), "each is noticed by every run"
+
+
+def test_the_table_is_of_this_registry() -> None:
+    """Names, tests, and that somebody notices each; ``make sensitivity`` writes it."""
+    rows = read_rows()
+    assert [row.name for row in rows] == list(SAFEGUARDS)
+    for row in rows:
+        assert row.noticed, row.name
+        if row.name in BY_TESTS:
+            assert row.test.split("[")[0] == BY_TESTS[row.name].split("[")[0]
+        else:
+            assert row.seeds.startswith("seed ")
+
+
+def test_rows_are_replaced_and_kept_in_order(tmp_path: Path) -> None:
+    table = tmp_path / "table.md"
+    table.write_text(f"before\n\n{HEAD}\nafter\n")
+    second, first, *_ = reversed(list(SAFEGUARDS)[:2])
+    write_rows(
+        table, [Row(second, "none of 5", "tests/a.py::test_b[x]"), Row("gone", "seed 1", "")]
+    )
+    write_rows(table, [Row(first, "seed 3: lost", "")])
+    write_rows(table, [Row(second, "seed 4: doubled", "")])
+    assert read_rows(table) == [Row(first, "seed 3: lost", ""), Row(second, "seed 4: doubled", "")]
+    assert table.read_text().startswith("before\n\n|")
+    assert table.read_text().endswith("|\n\nafter\n")
 
 
 @pytest.mark.parametrize("name", SAFEGUARDS)
@@ -54,5 +82,5 @@ def test_its_absence_is_noticed_by_a_test(name: str, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("name", sorted(QUICK))
 def test_its_absence_is_noticed(name: str) -> None:
-    found = notice(name, 0, SEEDS)
+    found = notice(name, QUICK[name], SEEDS)
     assert found.seed is not None, f"{SEEDS} seeds did not miss it"
