@@ -158,10 +158,13 @@ def server(
 def node_config(values: dict[str, str]):  # type: ignore[no-untyped-def]
     """A ``NodeConfig`` from properties. Raises NodeConfigError."""
     from pegel_broker.config import (
+        ALL_MECHANISMS,
+        SASL_PROTOCOL,
         NodeConfig,
         NodeConfigError,
         parse_address,
         parse_controllers,
+        split_protocol,
     )
 
     def required(key: str, option: str) -> str:
@@ -174,13 +177,18 @@ def node_config(values: dict[str, str]):  # type: ignore[no-untyped-def]
         raise NodeConfigError(f"the node id is a number, not {node_id!r}")
     advertise, http = values.get("advertised.listeners"), values.get("http.listener")
     joins = values.get("controller.listener")
+    protocol, values["listeners"] = split_protocol(values.get("listeners") or "127.0.0.1:9092")
+    if advertise:
+        advertise = split_protocol(advertise)[1]
+    if protocol == SASL_PROTOCOL:
+        values.setdefault("sasl.enabled.mechanisms", ",".join(ALL_MECHANISMS))
     roles = values.get("process.roles", "broker,controller")
     return NodeConfig(
         node_id=int(node_id),
         data_dir=os.path.abspath(required("data.dir", "--data-dir")),
         controllers=parse_controllers(required("controllers", "--controllers")),
         roles=frozenset(filter(None, (r.strip() for r in roles.split(",")))),
-        listen=parse_address(values.get("listeners") or "127.0.0.1:9092", 9092),
+        listen=parse_address(values["listeners"], 9092),
         advertise=parse_address(advertise, 9092) if advertise else None,
         http=parse_address(http, 9644) if http else None,
         rack=values.get("broker.rack") or None,

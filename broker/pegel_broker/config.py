@@ -11,6 +11,8 @@ from pegel_controller.control.options import CLOCK_DRIFT, TAKEOVER_GRACE
 
 ROLE_BROKER = "broker"
 ROLE_CONTROLLER = "controller"
+SASL_PROTOCOL = "SASL_PLAINTEXT"
+ALL_MECHANISMS = ("SCRAM-SHA-256", "SCRAM-SHA-512", "PLAIN")
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -64,6 +66,7 @@ class NodeConfig:
             except InvalidConfigError as error:
                 raise NodeConfigError(str(error)) from None
         self._check_lease()
+        self._check_authentication()
 
     def _check_lease(self) -> None:
         """A lease must end before anybody may be made leader in the place of its holder."""
@@ -77,6 +80,20 @@ class NodeConfig:
                 f"broker.lease.ms, which is {lease}, for clocks may drift"
             )
 
+    def _check_authentication(self) -> None:
+        if self.value("sasl.bootstrap.users.file") and not self.mechanisms:
+            raise NodeConfigError(
+                "sasl.bootstrap.users.file is given, and nobody has to log in: set "
+                "sasl.enabled.mechanisms as well, such as SCRAM-SHA-256,SCRAM-SHA-512,PLAIN"
+            )
+
+    @property
+    def mechanisms(self) -> tuple[str, ...]:
+        """How clients log in; none of them have to where this is empty."""
+        found = self.value("sasl.enabled.mechanisms")
+        assert isinstance(found, list)
+        return tuple(found)
+
     def value(self, key: str) -> Value:
         """The value of a broker key as this node was started with."""
         declared = BROKER_CONFIGS[key]
@@ -86,10 +103,11 @@ class NodeConfig:
         self, bound: tuple[str, int], advertised: tuple[str, int], log_directory: str
     ) -> dict[str, str]:
         """Every broker key that this node was started with, as DescribeConfigs tells it."""
+        protocol = "SASL_PLAINTEXT" if self.mechanisms else "PLAINTEXT"
         own = {
-            "advertised.listeners": "PLAINTEXT://{}:{}".format(*advertised),
+            "advertised.listeners": f"{protocol}://{advertised[0]}:{advertised[1]}",
             "broker.id": str(self.node_id),
-            "listeners": "PLAINTEXT://{}:{}".format(*bound),
+            "listeners": f"{protocol}://{bound[0]}:{bound[1]}",
             "log.dirs": log_directory,
             "node.id": str(self.node_id),
             "process.roles": ",".join(sorted(self.roles)),
@@ -102,6 +120,20 @@ class NodeConfig:
         value = self.value(key)
         assert isinstance(value, int)
         return value
+
+
+def split_protocol(text: str) -> tuple[str, str]:
+    """``SASL_PLAINTEXT://host:port`` as its two halves; without the first it is PLAINTEXT.
+
+    Raises NodeConfigError.
+    """
+    protocol, separator, address = text.rpartition("://")
+    if separator and protocol not in ("PLAINTEXT", SASL_PROTOCOL):
+        raise NodeConfigError(
+            f"{text!r}: a listener is PLAINTEXT://host:port, or {SASL_PROTOCOL}://host:port where "
+            "clients have to log in; there is no encryption (yet)"
+        )
+    return protocol or "PLAINTEXT", address
 
 
 def parse_address(text: str, default_port: int) -> tuple[str, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import secrets
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,10 @@ _PORTS = range(10_000, 32_000)
 HOST = "127.0.0.1"
 FIRST_PORT = 9092
 FILE = "cluster.json"
+# Where it is, clients have to log in; the first user is in it.
+USERS_FILE = "users"
+PASSWORD_FILE = "admin.password"
+ADMIN = "admin"
 
 BOTH = "broker,controller"
 ARBITER = "controller"  # votes, and stores no data
@@ -107,10 +112,37 @@ class Layout:
             "group.initial.rebalance.delay.ms=100",
         ]
         if place.is_broker:
-            lines.append(f"listeners={HOST}:{place.client}")
+            with_login = (directory / USERS_FILE).exists()
+            protocol = "SASL_PLAINTEXT" if with_login else "PLAINTEXT"
+            lines.append(f"listeners={protocol}://{HOST}:{place.client}")
+            if with_login:
+                lines.append(f"sasl.bootstrap.users.file={directory / USERS_FILE}")
         if joins:
             lines.append(f"controller.listener={HOST}:{place.controller}")
         return "\n".join([*lines, *settings]) + "\n"
+
+
+def require_login(directory: Path) -> None:
+    """Have clients log in, from the start: as ADMIN with a password that is made here.
+
+    Raises:
+        click.ClickException: the cluster is there already, and open.
+    """
+    if (directory / USERS_FILE).exists():
+        return
+    if (directory / FILE).exists():
+        raise click.ClickException(
+            f"{directory} holds a cluster that nobody has to log in to: start it without --sasl, "
+            "or give another --data-dir"
+        )
+    password = secrets.token_urlsafe(24)
+    _write_secret(directory / PASSWORD_FILE, f"{password}\n")
+    _write_secret(directory / USERS_FILE, f"{ADMIN}:{password}\n")
+
+
+def _write_secret(path: Path, text: str) -> None:
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(text)
 
 
 def can_bind(port: int) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import uuid
 from collections.abc import Coroutine
@@ -15,7 +14,14 @@ from pegel.metrics.http import HttpCounters, HttpServer
 from pegel.protocol.errors import ErrorCode
 from pegel.seams import World
 from pegel.seams.disk import Lock, LockedError
-from pegel_broker.config import LOOPBACK_HOSTS, ROLE_BROKER, ROLE_CONTROLLER, NodeConfig
+from pegel_broker.advice import advise
+from pegel_broker.config import (
+    LOOPBACK_HOSTS,
+    ROLE_BROKER,
+    ROLE_CONTROLLER,
+    NodeConfig,
+    NodeConfigError,
+)
 from pegel_broker.coordinator.service import Coordinators
 from pegel_broker.group.options import GroupOptions
 from pegel_broker.handlers.context import Broker
@@ -38,6 +44,7 @@ from pegel_broker.offline import OfflineReport
 from pegel_broker.producer_ids import ProducerIds
 from pegel_broker.replication.fetch_session import FetchSessionCache
 from pegel_broker.replication.manager import ReplicaManager, ReplicationOptions
+from pegel_broker.users import new_door, prepare_users
 from pegel_controller.control.options import ControllerOptions
 from pegel_controller.metadata import MetadataDelta, MetadataImage
 from pegel_controller.node import ControllerNode, Controllers, merge_controllers
@@ -55,6 +62,7 @@ LOCK_FILE = "node.lock"
 # SIGTERM asks the controller to move the leaders away first; it may have gone as well.
 CONTROLLED_SHUTDOWN_TIMEOUT = 1.0
 RPC_TIMEOUT = 5.0
+_OPEN = "without authentication: whoever reaches it can read, write and delete everything"
 
 
 class NodeError(Exception):
@@ -112,7 +120,7 @@ class Node:
         except BaseException as error:
             await self.stop(controlled=False)
             if isinstance(error, OSError):
-                raise NodeError(_os_error(error)) from error
+                raise NodeError(advise(error)) from error
             if isinstance(error, LogDirectoryError | RaftError):
                 raise NodeError(str(error)) from error
             raise
@@ -145,10 +153,11 @@ class Node:
     ) -> tuple[str, int]:
         host, port = address
         if host not in LOOPBACK_HOSTS:
-            _log.warning(
-                "listening on %s:%d without authentication: whoever reaches it can read, write and "
-                "delete everything", host, port,
-            )  # fmt: skip
+            if address == self.config.listen and self.config.mechanisms:
+                warning = "without encryption: whoever listens in reads what is sent"
+            else:
+                warning = _OPEN
+            _log.warning("listening on %s:%d %s", host, port, warning)
         try:
             return await starting
         except OSError as error:
@@ -209,6 +218,9 @@ class Node:
             on_fatal=lambda error: self._fail(f"the metadata log failed: {error}"),
         )
         address = self.controller.controllers[config.node_id]
+        if address[0] not in LOOPBACK_HOSTS:
+            _log.warning("the controller listens on %s:%d %s; let nobody reach it but the nodes",
+                         *address, _OPEN)  # fmt: skip
         try:
             await self.controller.start()
         except OSError as error:
@@ -315,6 +327,7 @@ class Node:
             world, self.broker, max_request_bytes=config.number("socket.request.max.bytes"),
             slow_after=config.number("request.slow.log.ms") / 1000,
             max_receiving_bytes=config.number("queued.max.request.bytes"),
+            door=new_door(config, world, self.broker),
         )  # fmt: skip
 
     def _watch_groups(self) -> None:
@@ -348,7 +361,13 @@ class Node:
     async def _broker_ready(self) -> None:
         assert self.session is not None
         assert self.listener is not None
+        assert self.broker is not None
         await self.session.caught_up.wait()
+        try:
+            await prepare_users(self.config, self.world, self.broker)
+        except NodeConfigError as error:
+            self._fail(str(error))
+            return
         self.listener.begin_serving()
         await self.session.unfenced.wait()
         host, port = self.addresses.client or ("", -1)
@@ -387,7 +406,7 @@ class Node:
             write_controllers(self.world.disk, self.config.data_dir, joined)
             self._known = joined
         except OSError as error:  # tried again with the next change of the metadata
-            _log.error("cannot remember which controllers there are: %s", _os_error(error))
+            _log.error("cannot remember which controllers there are: %s", advise(error))
         if self.channel is not None:
             self.channel.set_controllers(merge_controllers(self.config.controllers, joined))
 
@@ -471,21 +490,3 @@ class Node:
             await self._http.close()
         if self._lock is not None:
             self._lock.close()
-
-
-def _os_error(error: OSError) -> str:
-    if not error.filename:
-        return str(error)
-    return f"{error.filename}: {error.strerror}; {_ADVICE.get(error.errno or 0, _ADVICE_ELSE)}"
-
-
-_ADVICE_ELSE = "mend that, or use another directory (--data-dir)"
-_ADVICE = {
-    errno.ENOENT: "nothing can be made there: use another directory (--data-dir)",
-    errno.EACCES: "let this user write there (chown), or use another directory (--data-dir)",
-    errno.EPERM: "let this user write there (chown), or use another directory (--data-dir)",
-    errno.ENOSPC: "make room, then start again",
-    errno.EROFS: "use a directory that can be written to (--data-dir)",
-    errno.ENOTDIR: "a file is in the way: use another directory (--data-dir)",
-    errno.EEXIST: "a file is in the way: use another directory (--data-dir)",
-}

@@ -88,6 +88,8 @@ def run_node(
     """Run until SIGTERM or SIGINT; the exit code. Errors are logged as one line."""
     import uvloop
 
+    if config.mechanisms:
+        os.umask(0o077)  # what proves who a user is lies in the metadata log
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(_serve(config, on_ready, lifeline))

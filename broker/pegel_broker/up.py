@@ -15,7 +15,7 @@ import click
 
 from pegel.seams.disk import Lock
 from pegel_broker.claim import claim
-from pegel_broker.layout import Layout, plan
+from pegel_broker.layout import ADMIN, PASSWORD_FILE, USERS_FILE, Layout, plan, require_login
 
 READY_TIMEOUT = 30.0
 STOP_TIMEOUT = 5.0
@@ -72,6 +72,12 @@ class _Child:
     "consumers may read from the one that is theirs.",
 )
 @click.option(
+    "--sasl",
+    is_flag=True,
+    help="Clients have to log in. Makes the user admin, whose password is in "
+    "DATA_DIR/admin.password. [default: as the data directory was made]",
+)
+@click.option(
     "--set",
     "settings",
     multiple=True,
@@ -104,6 +110,7 @@ def up(
     data_dir: str,
     base_port: int | None,
     racks: str,
+    sasl: bool,
     settings: tuple[str, ...],
     log_level: str,
     log_format: str,
@@ -124,6 +131,8 @@ def up(
     directory = Path(data_dir).absolute()
     directory.mkdir(parents=True, exist_ok=True)
     claimed = claim(directory)
+    if sasl:
+        require_login(directory)
     layout = plan(directory, brokers, arbiters, observers, base_port)
     configs = {}
     try:
@@ -308,6 +317,9 @@ class _Cluster:
                 f"{_kinds(layout)} ready in {seconds:.2f} s: bootstrap {bootstrap}, data in "
                 f"{self._directory}; Ctrl-C stops them"
             )
+            if (self._directory / USERS_FILE).exists():
+                password = self._directory / PASSWORD_FILE
+                click.echo(f"log in: export PEGEL_USER={ADMIN} PEGEL_PASSWORD_FILE={password}")
         sys.stdout.flush()
 
     def _stop(self) -> None:

@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from pegel.client import AsyncClient
     from pegel.config import ClientOptions, ConsumerOptions, ProducerOptions
     from pegel.consumer.consumer import Consumer
+    from pegel.credentials import Plain, Scram256, Scram512
     from pegel.errors import (
+        AuthenticationError,
         AuthorizationError,
         BrokerError,
         BufferFullError,
@@ -54,7 +56,9 @@ _HOMES = {
     "pegel.client": ("AsyncClient",),
     "pegel.config": ("ClientOptions", "ConsumerOptions", "ProducerOptions"),
     "pegel.consumer.consumer": ("Consumer",),
+    "pegel.credentials": ("Plain", "Scram256", "Scram512"),
     "pegel.errors": (
+        "AuthenticationError",
         "AuthorizationError",
         "BrokerError",
         "BufferFullError",
@@ -104,6 +108,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "AsyncClient",
+    "AuthenticationError",
     "AuthorizationError",
     "BrokerError",
     "BufferFullError",
@@ -129,12 +134,15 @@ __all__ = [
     "OffsetOutOfRangeError",
     "OffsetRange",
     "PegelError",
+    "Plain",
     "Producer",
     "ProducerFencedError",
     "ProducerOptions",
     "RecordMetadata",
     "RecordTooLargeError",
     "RequestTimeoutError",
+    "Scram256",
+    "Scram512",
     "SendResult",
     "TopicExistsError",
     "TopicNotFoundError",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 
 from pegel.admin.admin import Admin
@@ -24,6 +25,7 @@ from pegel.config import (
 from pegel.consumer.consumer import Consumer
 from pegel.consumer.group import Hook, Hooks
 from pegel.consumer.heart import Heart, Hearts, HeartThread
+from pegel.credentials import Credentials
 from pegel.errors import ClosedError, PegelError
 from pegel.producer.producer import Producer
 from pegel.seams import Clock, Network
@@ -43,6 +45,9 @@ class AsyncClient:
 
     Args:
         bootstrap: ``"host:port,…"``: any brokers of the cluster; the others are found.
+        credentials: who this client is, for brokers that ask: ``pegel.Scram256("alice", "…")``,
+            ``Scram512`` or ``Plain``. A broker that refuses them fails each call at once
+            (``AuthenticationError``).
         options: time-outs, back-offs and the client's name.
     """
 
@@ -50,6 +55,7 @@ class AsyncClient:
         self,
         bootstrap: str = "localhost:9092",
         *,
+        credentials: Credentials | None = None,
         options: ClientOptions | None = None,
         network: Network | None = None,
         clock: Clock | None = None,
@@ -63,7 +69,7 @@ class AsyncClient:
             network=network or RealNetwork(),
             clock=clock or RealClock(),
             rng=rng or random.Random(),
-            options=options or ClientOptions(),
+            options=_with_credentials(options or ClientOptions(), credentials),
         )
         self.admin = Admin(self._cluster)
         self._producer: Producer | None = None
@@ -276,3 +282,7 @@ class AsyncClient:
     def _check_open(self) -> None:
         if self._closed:
             raise ClosedError("the client is closed")
+
+
+def _with_credentials(options: ClientOptions, credentials: Credentials | None) -> ClientOptions:
+    return options if credentials is None else replace(options, credentials=credentials)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from pegel.credentials import Credentials
 from pegel.record import Codec
 
 Acks = Literal[0, 1, -1, "all"]
@@ -61,6 +62,7 @@ class ClientOptions:
         auto_create_topics: ask the broker to create an unknown topic that is written to.
         heartbeat_thread: send the heartbeats of group members from a thread, so that code which
             blocks the event loop costs no session. ``False`` where nothing else runs on the loop.
+        credentials: who this client is, for brokers that ask.
     """
 
     client_id: str = "pegel"
@@ -74,6 +76,7 @@ class ClientOptions:
     topic_grace: float = 2.0
     auto_create_topics: bool = False
     heartbeat_thread: bool = True
+    credentials: Credentials | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

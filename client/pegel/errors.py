@@ -95,6 +95,13 @@ class AuthorizationError(BrokerError):
     default_code = ErrorCode.TOPIC_AUTHORIZATION_FAILED
 
 
+class AuthenticationError(BrokerError):
+    """The broker does not take the credentials, or cannot prove that it knows them."""
+
+    default_code = ErrorCode.SASL_AUTHENTICATION_FAILED
+    default_retriable = False
+
+
 class CorruptResponseError(PegelError):
     """Records from a broker that fail their checksum or do not decode."""
 
@@ -172,6 +179,9 @@ _BY_CODE: dict[int, type[BrokerError]] = {
     ErrorCode.MESSAGE_TOO_LARGE: RecordTooLargeError,
     ErrorCode.RECORD_LIST_TOO_LARGE: RecordTooLargeError,
     ErrorCode.INVALID_TOPIC_EXCEPTION: InvalidTopicError,
+    ErrorCode.SASL_AUTHENTICATION_FAILED: AuthenticationError,
+    ErrorCode.UNSUPPORTED_SASL_MECHANISM: AuthenticationError,
+    ErrorCode.ILLEGAL_SASL_STATE: AuthenticationError,
     ErrorCode.TOPIC_AUTHORIZATION_FAILED: AuthorizationError,
     ErrorCode.GROUP_AUTHORIZATION_FAILED: AuthorizationError,
     ErrorCode.CLUSTER_AUTHORIZATION_FAILED: AuthorizationError,

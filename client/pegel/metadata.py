@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from pegel.config import ClientOptions
 from pegel.errors import (
+    AuthenticationError,
     ClosedError,
     ConnectionFailedError,
     PegelError,
@@ -187,6 +188,8 @@ class Metadata:
         options: ClientOptions,
     ) -> None:
         self.view = ClusterView()
+        # Why the cluster does not let this client in (any more), as of the last refresh.
+        self.refused: AuthenticationError | None = None
         self._bootstrap = [Endpoint(-1 - i, *address) for i, address in enumerate(bootstrap)]
         self._pool, self._clock, self._random, self._options = pool, clock, rng, options
         self._wanted: dict[str, None] = {}
@@ -200,7 +203,7 @@ class Metadata:
         self._closed = False
 
     def listen(self, listener: Callable[[], None]) -> None:
-        """Call ``listener`` after each change of the view."""
+        """Call ``listener`` after each change of the view, and when the client is refused."""
         self._listeners.append(listener)
 
     def unlisten(self, listener: Callable[[], None]) -> None:
@@ -236,6 +239,7 @@ class Metadata:
             TopicNotFoundError: no broker knows it, for ``topic_grace`` seconds.
             BrokerError: the name is not legal, or not for this client.
             ConnectionFailedError, RequestTimeoutError: no broker answers.
+            AuthenticationError: the cluster does not take this client's credentials.
         """
         known = self.view.topics.get(name)
         if known is not None:
@@ -266,7 +270,7 @@ class Metadata:
                     self._wanted.pop(name, None)
                     self._creating.discard(name)
                     raise _topic_error(name, code)
-            if now >= deadline or isinstance(error, ClosedError):
+            if now >= deadline or isinstance(error, ClosedError | AuthenticationError):
                 raise error or ConnectionFailedError(f"no broker described topic {name!r} in time")
             pause = retry_pause(
                 attempts, options.retry_backoff, options.retry_backoff_max, self._random
@@ -366,12 +370,17 @@ class Metadata:
         self._refreshing = None
         if task.cancelled() or self._closed:
             return
-        if task.exception() is not None:
+        error = task.exception()
+        if error is not None:
             self._failures += 1
+            if isinstance(error, AuthenticationError):
+                self.refused = error
+                self.notify()  # whoever waits for a leader waits in vain
             if self._last_success != float("-inf"):
                 self.request_refresh()
             return
         self._failures = 0
+        self.refused = None
         self._last_success = self._clock.monotonic()
         self._set_timer(self._options.metadata_max_age)
         self.notify()
@@ -434,6 +443,8 @@ class Metadata:
                     error = task.exception()
                     if error is None:
                         return task.result()
+                    if isinstance(error, AuthenticationError):
+                        raise error  # users are the whole cluster's: no other one would say else
                     last_error = error
         finally:
             for task in running:

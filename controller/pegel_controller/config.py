@@ -168,6 +168,10 @@ BROKER_CONFIGS = _table(
     ConfigKey("broker.heartbeat.interval.ms", _T.INT, "400", "Time between heartbeats.", minimum=1),
     ConfigKey("broker.lease.ms", _T.INT, "1200", "How long a leader acts unheard.", minimum=1),
     ConfigKey("broker.session.timeout.ms", _T.INT, "2000", "Silence that fences.", minimum=1),
+    ConfigKey("connection.failed.authentication.delay.ms", _T.INT, "100",
+              "Wait before a client that could not log in is told.", minimum=0),
+    ConfigKey("connections.max.reauth.ms", _T.LONG, "0",
+              "How long a log-in is good for (KIP-368); 0: as long as the connection.", minimum=0),
     ConfigKey("default.replication.factor", _T.INT, "1", "Replicas of a new topic.", minimum=1),
     ConfigKey("delete.topic.enable", _T.BOOLEAN, "true", "Allow topic deletion."),
     ConfigKey("fetch.max.bytes", _T.INT, "57671680", "Largest fetch response.", minimum=1024),
@@ -212,6 +216,11 @@ BROKER_CONFIGS = _table(
               dynamic=True, minimum=-1),
     ConfigKey("replica.lag.time.max.ms", _T.LONG, "30000", "Lag that leaves the ISR.", minimum=1),
     ConfigKey("request.slow.log.ms", _T.LONG, "1000", "Log slower requests; 0: none.", minimum=0),
+    ConfigKey("sasl.bootstrap.users.file", _T.STRING, "",
+              "Lines user:password, the users of a cluster that has none yet."),
+    ConfigKey("sasl.enabled.mechanisms", _T.LIST, "",
+              "How clients have to log in; empty: not at all.",
+              choices=("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")),
     ConfigKey("socket.request.max.bytes", _T.INT, "104857600", "Largest request.", minimum=1),
 )  # fmt: skip
 

@@ -12,6 +12,7 @@ from pegel_controller.membership import Membership
 from pegel_controller.metadata import encode_snapshot
 from pegel_controller.metadata.wire import Wire
 from pegel_controller.rpc import messages as m
+from pegel_controller.rpc.credential_messages import AlterCredentialsRequest
 from pegel_controller.rpc.framing import RpcRefusedError
 from pegel_controller.rpc.quorum_messages import AddVoterRequest, RemoveVoterRequest
 from pegel_controller.rpc.reassignment_messages import AlterReassignmentsRequest
@@ -58,6 +59,9 @@ class ControllerRequests:
                 return await self._spread(result, request.timeout_ms)
             case m.AlterConfigsRequest():
                 result = controller.alter_configs(now, request)
+                return await self._spread(result, int(MAX_TOPIC_WAIT * 1000))
+            case AlterCredentialsRequest():
+                result = controller.alter_credentials(now, request)
                 return await self._spread(result, int(MAX_TOPIC_WAIT * 1000))
             case AlterReassignmentsRequest():
                 result = controller.alter_reassignments(now, request)

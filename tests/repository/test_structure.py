@@ -37,6 +37,7 @@ DEPENDENCIES = {
     "prometheus_client",
     "pytest",
     "rich",
+    "scramp",
     "uvloop",
 }
 
@@ -53,6 +54,7 @@ CORES = [
     "controller/pegel_controller/raft/wal_format.py",
     "controller/pegel_controller/metadata",
     "controller/pegel_controller/control",
+    "controller/pegel_controller/rpc/credential_messages.py",
     "controller/pegel_controller/rpc/messages.py",
     "controller/pegel_controller/rpc/quorum_messages.py",
     "controller/pegel_controller/rpc/reassignment_messages.py",
@@ -92,6 +94,7 @@ CORES = [
     "client/pegel/record",
     "client/pegel/protocol/messages",
     "client/pegel/protocol/schema.py",
+    "client/pegel/scram.py",
     "client/pegel/seams/beat.py",
 ]
 IMPURE_MODULES = {

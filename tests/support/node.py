@@ -149,26 +149,42 @@ class NodeUnderTest:
 
 @asynccontextmanager
 async def running_node(**settings: object) -> AsyncIterator[NodeUnderTest]:
-    """``running_node(auto_create_topics_enable=False)`` and so on: Kafka's keys, underscores."""
+    """``running_node(auto_create_topics_enable=False)`` and so on: Kafka's keys, underscores.
+
+    ``users`` ("alice:secret"): clients have to log in.
+    """
     disk, queues = MemoryDisk(), LoopDiskQueues()
+    users = settings.pop("users", None)
+    if users is not None:
+        disk.write_file("/users", str(users).encode())
+        settings.setdefault("sasl_enabled_mechanisms", "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512")
+        settings["sasl_bootstrap_users_file"] = "/users"
     world = World(RealClock(), RealNetwork(), disk, queues, random.Random(1))
     config = NodeConfig(
         node_id=1,
         data_dir="/node",
         controllers={1: ("127.0.0.1", free_port())},
         listen=("127.0.0.1", 0),
-        settings={k.replace("_", "."): str(v).lower() for k, v in settings.items()},
+        settings={k.replace("_", "."): _text(v) for k, v in settings.items()},
     )
     node = Node(world, config)
     await node.start()
-    async with asyncio.timeout(TIMEOUT):
-        await node.ready.wait()
+    ready = asyncio.ensure_future(node.ready.wait())
+    await asyncio.wait({ready, node.failed}, timeout=TIMEOUT, return_when="FIRST_COMPLETED")  # type: ignore[type-var]
+    if not ready.done():
+        ready.cancel()
+        await node.stop(controlled=False)
+        raise node.failed.result() if node.failed.done() else TimeoutError
     under_test = NodeUnderTest(node, disk)
     try:
         yield under_test
     finally:
         await under_test.close()
         await node.stop(controlled=False)
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def run(main: Callable[[NodeUnderTest], Coroutine[None, None, None]], **settings: object) -> None:

@@ -17,7 +17,9 @@ from pegel_broker.handlers import (
     producer_ids,
     quorum,
     reassignments,
+    sasl,
     topics,
+    users,
 )
 
 __all__ = [
@@ -37,5 +39,7 @@ __all__ = [
     "producer_ids",
     "quorum",
     "reassignments",
+    "sasl",
     "topics",
+    "users",
 ]

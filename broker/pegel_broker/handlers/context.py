@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from pegel.protocol.schema import Message
 from pegel.seams import World
@@ -15,6 +15,9 @@ from pegel_broker.replication.fetch_session import FetchSessionCache
 from pegel_broker.replication.manager import ReplicaManager
 from pegel_controller.metadata import BrokerState, MetadataDelta, MetadataImage
 from pegel_controller.metadata.wire import Wire
+
+if TYPE_CHECKING:
+    from pegel_broker.network.session import Session
 
 # Seconds. Long enough for a client to hear of the new leaders first.
 LISTED_AFTER_FENCED = 5.0
@@ -48,10 +51,13 @@ class Broker:
     creating: dict[str, asyncio.Future[None]] = field(default_factory=dict)
     # When brokers that served were fenced, by this node's monotonic clock.
     fenced_at: dict[int, float] = field(default_factory=dict)
+    # Set with each new image.
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def on_metadata(self, delta: MetadataDelta, image: MetadataImage) -> None:
         """The image that requests are answered from, from now on."""
         self.image = image
+        self.changed.set()
         for broker_id, change in delta.brokers_changed.items():
             if change.old and change.new and change.new.fenced and not change.old.fenced:
                 self.fenced_at[broker_id] = self.world.clock.monotonic()
@@ -73,13 +79,17 @@ class Broker:
 
 
 class Request(NamedTuple):
-    """One decoded request. ``version`` decides what the response may carry."""
+    """One decoded request. ``version`` decides what the response may carry.
+
+    ``session`` is None where the listener does not ask who its clients are.
+    """
 
     broker: Broker
     message: Message
     version: int
     client_id: str | None
     peer: str
+    session: Session | None = None
 
 
 Answer = Message | None | asyncio.Future[Message] | Awaitable[Message]

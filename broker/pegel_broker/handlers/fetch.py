@@ -12,6 +12,7 @@ from typing import TypeVar
 from uuid import UUID
 
 from pegel.protocol.api_keys import ApiKey
+from pegel.protocol.errors import ErrorCode
 from pegel.protocol.messages.fetch import (
     EpochEndOffset,
     FetchableTopicResponse,
@@ -35,6 +36,9 @@ def fetch(request: Request) -> Answer:
     message, broker, version = request.message, request.broker, request.version
     assert isinstance(message, FetchRequest)
     replica_id = message.replica_state.replica_id if version >= 15 else message.replica_id
+    if replica_id >= 0 and request.session is not None and not request.session.is_broker:
+        # Whoever could fetch as a follower could have records acknowledged that nobody holds.
+        return FetchResponse(error_code=ErrorCode.CLUSTER_AUTHORIZATION_FAILED)
     named, forgotten = _items(message), _forgotten(message)
     try:
         resolved = broker.sessions.resolve(

@@ -19,6 +19,7 @@ from pegel.protocol.errors import ErrorCode
 from pegel_broker.metrics import declared as d
 from pegel_broker.metrics import partitions
 from pegel_broker.metrics.stats import ApiStats
+from pegel_broker.network.session import LoginCounters
 from pegel_controller.metadata import MetadataImage
 from pegel_controller.metadata.image import NO_LEADER
 from pegel_controller.node import ControllerNode
@@ -201,6 +202,8 @@ def _network(listener: ClientListener, node: Node) -> Iterator[Reading]:
     ):  # fmt: skip
         values = [("client", getattr(client, name)), ("http", getattr(http, name))]
         yield by_label(metric, values)
+    door = LoginCounters() if listener.door is None else listener.door.counters
+    yield by_label(d.logins, [("successful", door.successful), ("failed", door.failed)])
     apis = [stats for stats in accounting.all() if stats.count or stats.name in _ALWAYS]
     yield by_label(d.requests, [(stats.name, stats.count) for stats in apis])
     yield d.request_errors, _errors(apis)

@@ -28,6 +28,7 @@ LABELS = {
     "listener": ("the listener: client or http", 2),
     "api": ("Kafka's name of the API; a follower's Fetch is FetchFollower", 70),
     "error": ("Kafka's name of the error code", 140),
+    "outcome": ("successful, failed", 2),
     "phase": (", ".join(PHASES), len(PHASES)),
     "type": ("the kinds that the help names", 5),
     "group": ("groups with committed offsets, at most 1,000 with their topics", 1_000),
@@ -82,6 +83,10 @@ protocol_errors = BROKER.counter(
 )
 received_bytes = BROKER.counter("network_receive_bytes_total", "Bytes received.", "listener")
 transmitted_bytes = BROKER.counter("network_transmit_bytes_total", "Bytes sent.", "listener")
+logins = BROKER.counter(
+    "authentications_total", "Log-ins of clients, where they have to: successful, failed.",
+    "outcome",
+)  # fmt: skip
 requests = BROKER.counter("requests_total", "Requests answered.", "api")
 request_errors = BROKER.counter(
     "request_errors_total", "Error codes in responses, one for each partition or item.",

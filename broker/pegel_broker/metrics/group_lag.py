@@ -26,6 +26,7 @@ from pegel_broker.coordinator.service import Coordinators
 from pegel_broker.group.classic import ClassicGroup
 from pegel_broker.log.errors import LogError
 from pegel_broker.log.results import ReadResult
+from pegel_broker.network.sasl import BrokerCredentials
 from pegel_broker.replication.manager import ReplicaManager
 
 _log = logging.getLogger("pegel.broker")
@@ -146,7 +147,10 @@ class GroupLag:
             self._cluster = Cluster(
                 (self._own_address(),), network=self._world.network, clock=self._world.clock,
                 rng=random.Random(self._world.random.getrandbits(64)),
-                options=ClientOptions(client_id=f"broker-{self._replicas.node_id}-lag"),
+                options=ClientOptions(
+                    client_id=f"broker-{self._replicas.node_id}-lag",
+                    credentials=BrokerCredentials.of(self._replicas.image),
+                ),
             )  # fmt: skip
         return self._cluster
 

@@ -26,6 +26,8 @@ from pegel_broker.handlers.api_versions import spoken
 from pegel_broker.handlers.context import CloseConnectionError, Request
 from pegel_broker.handlers.registry import advertised, handlers
 from pegel_broker.network.accounting import Slot
+from pegel_broker.network.sasl import AuthenticationFailedError
+from pegel_broker.network.session import UNKNOWN_FRAME_BYTES, Session
 
 if TYPE_CHECKING:
     from pegel_broker.network.listener import ClientListener
@@ -44,6 +46,11 @@ class ClientConnection(FrameProtocol):
         super().__init__(max_frame_bytes)
         self.peer = "?"
         self.last_used = 0.0
+        self.opened_at = 0.0
+        # Who is there, where the listener wants to know.
+        self.session: Session | None = None
+        self._max_known_frame_bytes = max_frame_bytes
+        self._raw_step: asyncio.Task[None] | None = None
         self._listener = listener
         self._broker = listener.broker
         self._accounting = listener.accounting
@@ -67,7 +74,11 @@ class ClientConnection(FrameProtocol):
         assert self.transport is not None
         peer = self.transport.get_extra_info("peername")
         self.peer = f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else str(peer)
-        self.last_used = asyncio.get_running_loop().time()
+        self.last_used = self.opened_at = asyncio.get_running_loop().time()
+        door = self._listener.door
+        if door is not None:
+            self.session = Session(door, self.peer)
+            self.max_frame_bytes = min(UNKNOWN_FRAME_BYTES, self._max_known_frame_bytes)
         self._listener.on_opened(self)
 
     def on_disconnected(self, exc: Exception | None) -> None:
@@ -80,12 +91,15 @@ class ClientConnection(FrameProtocol):
         waiting, self._waiting = self._waiting, {}
         for future in waiting:
             future.cancel()
+        if self._raw_step is not None:
+            self._raw_step.cancel()
 
     def on_oversized(self, size: int) -> None:
+        known = self.session is None or self.session.user is not None
+        limit = "socket.request.max.bytes" if known else "the limit before a log-in"
         _log.warning(
-            "closing the connection of %s: it announced a request of %d bytes "
-            "(socket.request.max.bytes is %d)",
-            self.peer, size, self.max_frame_bytes,
+            "closing the connection of %s: it announced a request of %d bytes (%s is %d)",
+            self.peer, size, limit, self.max_frame_bytes,
         )  # fmt: skip
 
     def buffer_updated(self, nbytes: int) -> None:
@@ -98,7 +112,10 @@ class ClientConnection(FrameProtocol):
 
     def on_frame(self, frame: memoryview) -> None:
         try:
-            self._handle(frame)
+            if self.session is not None and self.session.raw:
+                self._take_raw_token(bytes(frame))
+            else:
+                self._handle(frame)
         except (ProtocolError, CloseConnectionError) as error:
             _log.warning("closing the connection of %s: %s", self.peer, error)
             self._listener.counters.protocol_errors += 1
@@ -125,8 +142,13 @@ class ClientConnection(FrameProtocol):
         if info is None or not info.min_version <= header.api_version <= info.max_version:
             self._refuse_version(header)
             return
+        session = self.session
+        if session is not None:
+            session.admit(header.api_key, started)
         message = decode_request(header, frame)
-        request = Request(self._broker, message, header.api_version, header.client_id, self.peer)
+        request = Request(
+            self._broker, message, header.api_version, header.client_id, self.peer, session
+        )
         accounting = self._accounting
         stats, patience = accounting.of(header.api_key, message)
         slot = Slot(header.correlation_id, header.api_version, stats, self._read_at, started)
@@ -187,6 +209,33 @@ class ClientConnection(FrameProtocol):
         if self._slots and self._slots[0] is slot:
             self._write_ready()
 
+    # -- before the log-in
+
+    def _take_raw_token(self, token: bytes) -> None:
+        """After a handshake of version 0 the client's tokens come as they are."""
+        if self._raw_step is not None or self._slots:
+            raise CloseConnectionError("it sent a token without waiting for the answer")
+        self._raw_step = asyncio.create_task(self._answer_raw(token))
+
+    async def _answer_raw(self, token: bytes) -> None:
+        assert self.session is not None
+        try:
+            answer = await self.session.take(token)
+        except AuthenticationFailedError:
+            await asyncio.sleep(self._listener.failure_delay)
+            self.abort()  # this version has no words for it
+            return
+        finally:
+            self._raw_step = None
+        if answer is not None:
+            self.write([len(answer).to_bytes(4, "big") + answer])
+            self._widen()
+
+    def _widen(self) -> None:
+        """Whoever has logged in may send what the listener takes."""
+        if self.session is not None and self.session.user is not None:
+            self.max_frame_bytes = self._max_known_frame_bytes
+
     def _refuse_version(self, header: RequestHeader) -> None:
         if header.api_key == ApiKey.API_VERSIONS:
             # The one request that a client sends before it can know (KIP-511).
@@ -216,6 +265,11 @@ class ClientConnection(FrameProtocol):
             self.write(buffers)
             self._accounting.in_flight -= 1
             self._accounting.finished(slot, self._now())
+        if self.session is not None and not slots:
+            self._widen()
+            if self.session.failed:
+                self.close()  # what was refused has been said
+                return
         if not slots:
             self.last_used = asyncio.get_running_loop().time()
         self._release()

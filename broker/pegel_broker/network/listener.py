@@ -12,6 +12,7 @@ from pegel_broker.handlers.context import Broker
 from pegel_broker.network.accounting import Accounting
 from pegel_broker.network.connection import ClientConnection
 from pegel_broker.network.receiving import ReceivingMemory
+from pegel_broker.network.session import LOGIN_TIMEOUT, Doorkeeper
 
 _log = logging.getLogger("pegel.broker")
 
@@ -47,12 +48,14 @@ class ClientListener:
         max_connections: int = MAX_CONNECTIONS,
         slow_after: float = 0.0,
         max_receiving_bytes: int = -1,
+        door: Doorkeeper | None = None,
     ) -> None:
-        """``max_receiving_bytes``: see ``ReceivingMemory``.
+        """``max_receiving_bytes``: see ``ReceivingMemory``. ``door``: clients have to log in.
 
         ``slow_after``: requests that take longer are logged (seconds; 0 logs none).
         """
         self.broker = broker
+        self.door = door
         self.accounting = Accounting(broker, slow_after)
         self.now = world.clock.monotonic
         self.counters = NetworkCounters()
@@ -65,6 +68,11 @@ class ClientListener:
         self.serving = False
         self._listener: Listener | None = None
         self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def failure_delay(self) -> float:
+        """Seconds before somebody who could not log in is told."""
+        return 0.0 if self.door is None else self.door.failure_delay
 
     @property
     def connections(self) -> int:
@@ -114,6 +122,15 @@ class ClientListener:
             if since is not None and now - since > PARTIAL_FRAME_TIMEOUT:
                 _log.warning("closing %s: a request did not arrive whole in %d s",
                              connection.peer, PARTIAL_FRAME_TIMEOUT)  # fmt: skip
+                connection.abort()
+            elif (
+                self.serving
+                and connection.session is not None
+                and connection.session.user is None
+                and now - connection.opened_at > LOGIN_TIMEOUT
+            ):
+                _log.warning("closing %s: it did not log in within %d s",
+                             connection.peer, LOGIN_TIMEOUT)  # fmt: skip
                 connection.abort()
             elif not connection.in_flight and now - connection.last_used > self._idle_max:
                 _log.debug("closing %s: idle", connection.peer)

@@ -26,6 +26,7 @@ from pegel.protocol.messages.fetch import (
 )
 from pegel.protocol.schema import Message
 from pegel_broker.log.errors import LogError
+from pegel_broker.network.sasl import BrokerCredentials
 from pegel_broker.replication.followed import Followed, Following, Key
 from pegel_broker.replication.hosted import HostedPartition
 from pegel_broker.replication.partition import Follower
@@ -256,13 +257,10 @@ class ReplicaFetcher:
             return None
         manager = self._manager
         self._connection = await Connection.open(
-            manager.world.network,
-            manager.world.clock,
-            broker.host,
-            broker.port,
-            client_id=f"broker-{manager.node_id}-fetcher",
-            timeout=CONNECT_TIMEOUT,
-        )
+            manager.world.network, manager.world.clock, broker.host, broker.port,
+            client_id=f"broker-{manager.node_id}-fetcher", timeout=CONNECT_TIMEOUT,
+            credentials=BrokerCredentials.of(manager.image),
+        )  # fmt: skip
         return self._connection
 
     def _disconnect(self) -> None:

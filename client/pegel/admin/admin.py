@@ -29,6 +29,7 @@ from pegel.admin.types import (
     PartitionDescription,
     TopicDescription,
 )
+from pegel.admin.users import UserAdmin
 from pegel.errors import PegelError, TopicNotFoundError, broker_error, to_error_code
 from pegel.offsets import EARLIEST, LATEST, list_offsets
 from pegel.protocol.errors import ErrorCode
@@ -79,7 +80,7 @@ from pegel.types import TopicPartition
 _SET, _DELETE = 0, 1
 
 
-class Admin(GroupAdmin, QuorumAdmin, ReassignmentAdmin, RecordAdmin):
+class Admin(GroupAdmin, QuorumAdmin, ReassignmentAdmin, RecordAdmin, UserAdmin):
     """Admin calls of one client; every one takes a ``timeout`` in seconds."""
 
     async def create_topic(

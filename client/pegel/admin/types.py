@@ -216,3 +216,19 @@ class QuorumDescription:
     high_watermark: int
     voters: tuple[QuorumReplica, ...]
     observers: tuple[QuorumReplica, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class UserCredential:
+    """What a user can log in with; ``iterations`` is what a guess costs, in hashes."""
+
+    mechanism: str
+    iterations: int
+
+
+@dataclass(frozen=True, slots=True)
+class UserDescription:
+    """A user who may log in."""
+
+    name: str
+    credentials: tuple[UserCredential, ...]

@@ -11,7 +11,7 @@ import sys
 
 import click
 
-from pegel.cli.options import cluster_options, fail, run
+from pegel.cli.options import cluster_options, fail, login_credentials, run
 
 
 def _pattern(_context: click.Context, _option: click.Parameter, text: str) -> re.Pattern[str]:
@@ -87,6 +87,7 @@ def exporter(
         addresses = parse_bootstrap(bootstrap)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--bootstrap") from None
+    credentials = login_credentials()
 
     async def work() -> None:
         from pegel.exporter.collect import ClusterWatch
@@ -97,8 +98,9 @@ def exporter(
 
         network, clock = RealNetwork(), RealClock()
         options = ClientOptions(
-            client_id="pegel-exporter", request_timeout=timeout, connect_timeout=timeout
-        )
+            client_id="pegel-exporter", request_timeout=timeout, connect_timeout=timeout,
+            credentials=credentials,
+        )  # fmt: skip
         cluster = Cluster(
             addresses, network=network, clock=clock, rng=random.Random(), options=options
         )

@@ -9,7 +9,18 @@ import click
 
 GROUP = "pegel.commands"
 # Shown in this order; whatever else is installed follows by name.
-_ORDER = ("up", "server", "topics", "produce", "consume", "groups", "cluster", "bench", "explain")
+_ORDER = (
+    "up",
+    "server",
+    "topics",
+    "produce",
+    "consume",
+    "groups",
+    "cluster",
+    "users",
+    "bench",
+    "explain",
+)
 
 
 class _Lazy(click.Group):

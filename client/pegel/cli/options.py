@@ -13,6 +13,7 @@ import click
 
 if TYPE_CHECKING:
     from pegel.client import AsyncClient
+    from pegel.credentials import Credentials
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -22,10 +23,14 @@ _HEALTH_TELLS = {
     "NOT_ENOUGH_REPLICAS_AFTER_APPEND", "COORDINATOR_NOT_AVAILABLE",
 }  # fmt: skip
 DEFAULT_BOOTSTRAP = "localhost:9092"
+_MECHANISMS = ("SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN")
+_PASSWORD_VARIABLE = "PEGEL_PASSWORD"
+_LOGIN = "pegel.login"
 
 
 def cluster_options(function: F) -> F:
-    """``--bootstrap`` and ``--timeout``."""
+    """``--bootstrap`` and ``--timeout``, and who asks (``login_credentials``)."""
+    function = _login_options(function)
     function = click.option(
         "--timeout",
         type=click.FloatRange(min=0.1),
@@ -43,6 +48,81 @@ def cluster_options(function: F) -> F:
         metavar="HOST:PORT,…",
         help="Any brokers of the cluster. Also from PEGEL_BOOTSTRAP.",
     )(function)
+
+
+def _keep(context: click.Context, option: click.Parameter, value: str | None) -> None:
+    """For the command's connections; a group's options hold for its commands."""
+    if value is not None:
+        context.meta.setdefault(_LOGIN, {})[option.name] = value
+
+
+def _login_options(function: F) -> F:
+    function = click.option(
+        "--mechanism",
+        type=click.Choice(_MECHANISMS, case_sensitive=False),
+        envvar="PEGEL_MECHANISM",
+        expose_value=False,
+        callback=_keep,
+        help=f"How to log in. [default: {_MECHANISMS[0]}]",
+    )(function)
+    function = click.option(
+        "--password-file",
+        type=click.Path(exists=True, dir_okay=False),
+        envvar="PEGEL_PASSWORD_FILE",
+        expose_value=False,
+        callback=_keep,
+        help=f"Its first line is the password. Else it is {_PASSWORD_VARIABLE}, or asked for.",
+    )(function)
+    return click.option(
+        "--user",
+        envvar="PEGEL_USER",
+        expose_value=False,
+        callback=_keep,
+        metavar="NAME",
+        help="Who to log in as, where brokers want that. Also from PEGEL_USER.",
+    )(function)
+
+
+def login_credentials() -> Credentials | None:
+    """What the command's options and the environment say of who asks.
+
+    Raises:
+        click.UsageError: a password without a user, or a user without a password.
+    """
+    from pegel.credentials import MECHANISMS
+
+    context = click.get_current_context(silent=True)
+    given = {} if context is None else context.meta.get(_LOGIN, {})
+    if "user" not in given:
+        if given:
+            raise click.UsageError("give --user as well: who is to log in?")
+        return None
+    user, password = given["user"], os.environ.get(_PASSWORD_VARIABLE, "")
+    if "password_file" in given:
+        password = read_password(given["password_file"])
+    elif not password and sys.stdin.isatty():
+        password = click.prompt(f"Password for {user}", hide_input=True, err=True)
+    if not password:
+        raise click.UsageError(f"no password for {user}: give --password-file, or set "
+                               f"{_PASSWORD_VARIABLE}")  # fmt: skip
+    name = given.get("mechanism", _MECHANISMS[0])
+    kind = next(kind for kind in MECHANISMS if kind.mechanism == name)
+    try:
+        return kind(user, password)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+
+
+def read_password(path: str) -> str:
+    """The first line of a file. Raises click.UsageError."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            line = file.readline().rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise click.UsageError(f"{path} cannot be read: {error}") from None
+    if not line:
+        raise click.UsageError(f"the first line of {path} is empty: it is to be a password")
+    return line
 
 
 def json_option(text: str = "Print one JSON document.") -> Callable[[F], F]:
@@ -63,6 +143,7 @@ def connect(bootstrap: str, timeout: float) -> AsyncClient:
         request_timeout=timeout,
         connect_timeout=timeout,
         topic_grace=0.5,  # somebody waits for the answer
+        credentials=login_credentials(),
     )
     try:
         return AsyncClient(bootstrap, options=options)

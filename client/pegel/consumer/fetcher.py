@@ -18,6 +18,7 @@ from pegel.consumer.positions import Positions
 from pegel.consumer.session import FetchSession, Wanted
 from pegel.consumer.subscription import PartitionState, Subscription
 from pegel.errors import (
+    AuthenticationError,
     ConnectionFailedError,
     CorruptResponseError,
     OffsetOutOfRangeError,
@@ -264,6 +265,8 @@ class Fetcher:
         try:
             await self._cluster.pool.get(node.endpoint, self._purpose)
         except PegelError as error:
+            if isinstance(error, AuthenticationError):
+                self.fail(error)
             self._on_failed(node, error)
         finally:
             node.connecting = None
@@ -417,6 +420,8 @@ class Fetcher:
     # Metadata and time
 
     def _on_metadata(self) -> None:
+        if self._cluster.metadata.refused is not None:
+            self.fail(self._cluster.metadata.refused)
         now = self._loop.time()
         for state in self._subscription.states.values():
             known = self._view.partition(*state.topic_partition)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
+from pegel.credentials import Credentials
 from pegel.errors import ConnectionFailedError, RequestTimeoutError, UnsupportedVersionError
 from pegel.protocol.api_keys import APIS, ApiKey
 from pegel.protocol.codec import decode_response, encode_request, read_correlation_id
@@ -23,6 +24,12 @@ CLIENT_NAME = "pegel"
 CLIENT_VERSION = "0.1.0"
 # How long a broker may take for its side of a handshake unless the caller says otherwise.
 DEFAULT_TIMEOUT = 30.0
+
+
+# Brokers that want credentials close the connection of whoever asks for something without.
+_PERHAPS_UNKNOWN = (
+    " before it answered anything; if it wants credentials, give them (credentials=…, or --user)"
+)
 
 
 # Told of a response, or of why there will be none.
@@ -56,7 +63,8 @@ class _Wire(FrameProtocol):
         if self._oversized is not None:
             self._connection._fail(f"sent a frame of {self._oversized} bytes")
         else:
-            self._connection._fail(f"closed the connection{f': {exc}' if exc else ''}")
+            hint = "" if self._connection.admitted else _PERHAPS_UNKNOWN
+            self._connection._fail(f"closed the connection{f': {exc}' if exc else ''}{hint}")
 
 
 class Connection:
@@ -66,6 +74,11 @@ class Connection:
         self.host, self.port = host, port
         self.client_id = client_id
         self.closed = False
+        # Seconds for which the broker takes what was proved to it; 0: for ever (KIP-368).
+        self.session_lifetime = 0.0
+        # The broker has answered something that it answers only to those it lets in.
+        self.admitted = False
+        self._retiring = False
         # API key -> lowest and highest version that both sides speak.
         self.versions: dict[int, tuple[int, int]] = {}
         self._wire = _Wire(self, max_frame_bytes)
@@ -84,8 +97,9 @@ class Connection:
         timeout: float = DEFAULT_TIMEOUT,
         negotiate: bool = True,
         max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES,
+        credentials: Credentials | None = None,
     ) -> Connection:
-        """Connect and agree on versions, within ``timeout`` seconds.
+        """Connect, agree on versions and log in, within ``timeout`` seconds.
 
         ``negotiate=False`` trusts that the peer is of this release (a replica fetcher's peer).
 
@@ -93,6 +107,7 @@ class Connection:
             ConnectionFailedError: refused, unreachable, or broken during the handshake.
             RequestTimeoutError: it took too long.
             UnsupportedVersionError: the peer speaks no common version of ApiVersions.
+            AuthenticationError: the broker does not take the credentials.
         """
         connection = cls(host, port, client_id, max_frame_bytes)
         try:
@@ -104,6 +119,10 @@ class Connection:
                     connection.versions = {
                         i.key: (i.min_version, i.max_version) for i in APIS.values()
                     }
+                if credentials is not None:
+                    from pegel.network.sasl import authenticate
+
+                    await authenticate(connection, credentials)
         except TimeoutError:
             connection.close()
             raise RequestTimeoutError(f"{host}:{port} did not answer in {timeout} s") from None
@@ -238,6 +257,12 @@ class Connection:
         """Requests whose response has not come."""
         return len(self._pending)
 
+    def retire(self) -> None:
+        """Close once everything that was asked has been answered; ask nothing more."""
+        self._retiring = True
+        if not self._pending:
+            self.close()
+
     def close(self) -> None:
         """Close at once; what is pending fails with ConnectionFailedError."""
         if not self.closed:
@@ -263,7 +288,11 @@ class Connection:
             self._fail(reason)
             self._wire.abort()
             return
+        if pending.response_type is not ApiVersionsResponse:
+            self.admitted = True
         pending.on_answer(response)
+        if self._retiring and not self._pending:
+            self.close()
 
     def _fail(self, reason: str) -> None:
         self.closed = True

@@ -24,6 +24,9 @@ PRODUCE = "produce"
 FETCH = "fetch"
 
 _RECONNECT_BACKOFF = 0.02
+# Of a session's life after which its connection is replaced (Kafka's clients: 85 to 95 %).
+_SESSION_SHARE = 0.85
+_NEVER = float("inf")
 
 
 class Endpoint(NamedTuple):
@@ -75,6 +78,8 @@ class ConnectionPool:
         # By address: how long to leave it alone. An entry goes when a connect succeeds.
         self._backoffs: dict[tuple[str, int], Backoff] = {}
         self._not_before: dict[tuple[str, int], float] = {}
+        # When connections are to be replaced whose sessions end.
+        self._renew_at: dict[Connection, float] = {}
         self._closed = False
 
     def ready(self, endpoint: Endpoint, purpose: str = CONTROL) -> Connection | None:
@@ -86,6 +91,11 @@ class ConnectionPool:
             # Closed by the peer, or the broker came back at another address.
             connection.close()
             del self._open[endpoint.node_id, purpose]
+            return None
+        if self._renew_at and self._renew_at.get(connection, _NEVER) <= self._clock.monotonic():
+            # Its session ends soon (KIP-368): a new connection logs in anew.
+            del self._open[endpoint.node_id, purpose], self._renew_at[connection]
+            connection.retire()
             return None
         return connection
 
@@ -101,6 +111,7 @@ class ConnectionPool:
 
         Raises:
             ConnectionFailedError, RequestTimeoutError, UnsupportedVersionError: cannot connect.
+            AuthenticationError: the broker does not take the credentials.
             ClosedError: the client was closed.
         """
         connection = self.ready(endpoint, purpose)
@@ -140,6 +151,7 @@ class ConnectionPool:
                     endpoint.port,
                     client_id=self._options.client_id,
                     timeout=self._options.connect_timeout,
+                    credentials=self._options.credentials,
                 )
             except PegelError:
                 backoff = self._backoffs.get(address)
@@ -152,6 +164,10 @@ class ConnectionPool:
             self._backoffs.pop(address, None)
             self._not_before.pop(address, None)
             self._open[key] = connection
+            if connection.session_lifetime:
+                now = self._clock.monotonic()
+                self._renew_at = {c: at for c, at in self._renew_at.items() if not c.closed}
+                self._renew_at[connection] = now + connection.session_lifetime * _SESSION_SHARE
             return connection
         finally:
             opening = self._opening.get(key)

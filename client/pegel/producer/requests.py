@@ -100,6 +100,17 @@ class BrokerState:
         self.connecting: asyncio.Task[None] | None = None
         self.not_before = 0.0  # a broker over its quota asked for a pause until then
 
+    def keeps_what_others_lead(self, view: ClusterView) -> bool:
+        """Whether a batch is unanswered here whose partition moved on to another leader since."""
+        for sent in self.in_flight:
+            for key, (queue, _) in sent.batches.items():
+                known = view.partition(*key)
+                if known is None or known.leader in {-1, self.endpoint.node_id}:
+                    continue
+                if known.leader_epoch > queue.tried_epoch:
+                    return True
+        return False
+
 
 class InFlight:
     """One produce request that has left."""

@@ -12,12 +12,13 @@ from functools import partial
 from pegel.cluster import Cluster
 from pegel.config import ProducerOptions
 from pegel.errors import (
+    AuthenticationError,
     ClosedError,
     PegelError,
     RequestTimeoutError,
     broker_error,
     to_error_code,
-)
+)  # fmt: skip
 from pegel.metrics import clients
 from pegel.network.connection import Connection
 from pegel.network.pool import PRODUCE, Endpoint
@@ -252,6 +253,8 @@ class Sender:
             for key, queue in self._active.items():
                 if queue.pending and self._view.leader(*key) == broker.endpoint:
                     self._pause(queue, now)
+                    if isinstance(error, AuthenticationError):
+                        self._fail_pending(queue, error)
         finally:
             broker.connecting = None
             self.wake()
@@ -410,6 +413,8 @@ class Sender:
 
     def _on_metadata(self) -> None:
         """Partitions whose leadership moved on need not sit out their pause."""
+        if self._cluster.metadata.refused is not None:
+            self._fail_everything(self._cluster.metadata.refused)
         for key, queue in self._active.items():
             known = self._view.partition(*key)
             if known is not None and known.leader_epoch > queue.tried_epoch and known.leader >= 0:
@@ -428,15 +433,8 @@ class Sender:
         """
         if not broker.in_flight or now - broker.in_flight[0].sent_at < self._cluster.options.stall:
             return
-        node_id = broker.endpoint.node_id
-        for sent in broker.in_flight:
-            for key, (queue, _) in sent.batches.items():
-                known = self._view.partition(*key)
-                if known is None or known.leader in {-1, node_id}:
-                    continue
-                if known.leader_epoch > queue.tried_epoch:
-                    self._cluster.pool.drop(node_id, PRODUCE)
-                    return
+        if broker.keeps_what_others_lead(self._view):
+            self._cluster.pool.drop(broker.endpoint.node_id, PRODUCE)
 
     def _keep_watch(self) -> None:
         if self._watch is None and self._active:
@@ -479,7 +477,7 @@ class Sender:
 
     async def _init_producer_id(self) -> None:
         try:
-            self._identity = await ask_identity(self._cluster, self._on_error)
+            self._identity = await ask_identity(self._cluster, partial(setattr, self, "last_error"))
             for queue in self.queues.values():
                 if queue.sequences is not None and queue.needs_epoch:
                     queue.sequences.renew(self._identity)
@@ -490,11 +488,11 @@ class Sender:
             self._initializing = None
             self.wake()
 
-    def _on_error(self, error: PegelError) -> None:
-        self.last_error = error
-
     def _fail_everything(self, error: PegelError) -> None:
         for queue in self._active.values():
-            while queue.pending:
-                self._fail(queue.pending.popleft(), error)
-            queue.open = None
+            self._fail_pending(queue, error)
+
+    def _fail_pending(self, queue: PartitionQueue, error: PegelError) -> None:
+        while queue.pending:
+            self._fail(queue.pending.popleft(), error)
+        queue.open = None

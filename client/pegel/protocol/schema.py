@@ -38,7 +38,9 @@ def parse_versions(text: str) -> tuple[int, int]:
 class Field:
     """One field of a struct: wire kind, versions, default; ``name`` is set by the class."""
 
-    __slots__ = ("default", "element", "is_array", "kind", "name", "nullable", "tag", "versions")
+    __slots__ = (
+        "default", "element", "is_array", "kind", "name", "nullable", "secret", "tag", "versions",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -50,6 +52,7 @@ class Field:
         tag: int | None = None,
         element: StructType | None = None,
         is_array: bool = False,
+        secret: bool = False,
     ) -> None:
         self.name = ""
         self.kind = kind
@@ -59,6 +62,7 @@ class Field:
         self.default = default
         self.element = element
         self.is_array = is_array
+        self.secret = secret
 
     def in_version(self, version: int) -> bool:
         return self.versions[0] <= version <= self.versions[1]
@@ -117,8 +121,10 @@ def bytes_(
     *,
     nullable: str | None = None,
     tag: int | None = None,
+    secret: bool = False,
 ) -> Any:
-    return Field("bytes", versions, default=default, nullable=nullable, tag=tag)
+    """``secret``: not to be printed with the message, for it tells a password."""
+    return Field("bytes", versions, default=default, nullable=nullable, tag=tag, secret=secret)
 
 
 def records_(versions: str, *, nullable: str | None = None) -> Any:
@@ -202,7 +208,10 @@ class Struct(metaclass=StructType):
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        inside = ", ".join(f"{f.name}={getattr(self, f.name)!r}" for f in type(self).fields)
+        inside = ", ".join(
+            f"{f.name}=…" if f.secret else f"{f.name}={getattr(self, f.name)!r}"
+            for f in type(self).fields
+        )
         return f"{type(self).__name__}({inside})"
 
 

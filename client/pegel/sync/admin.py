@@ -20,8 +20,10 @@ from pegel.admin.types import (
     Reassignment,
     ReassignmentResult,
     TopicDescription,
+    UserDescription,
 )
 from pegel.offsets import OffsetAndTime
+from pegel.scram import MIN_ITERATIONS
 from pegel.sync.portal import Portal
 from pegel.types import CommittedOffset, TopicPartition
 
@@ -376,3 +378,44 @@ class Admin:
             TopicNotFoundError, BrokerError: for the first partition that failed.
         """
         return self._portal.call(self._inner.delete_records(before, timeout=timeout))
+
+    def describe_users(
+        self, users: Sequence[str] | None = None, *, timeout: float | None = None
+    ) -> list[UserDescription]:
+        """The users (``None``: all) with the mechanisms that each has a credential for.
+
+        Raises:
+            BrokerError: one of them does not exist.
+        """
+        return self._portal.call(self._inner.describe_users(users, timeout=timeout))
+
+    def set_user(
+        self,
+        name: str,
+        password: str,
+        *,
+        mechanisms: Sequence[str] = ("SCRAM-SHA-256", "SCRAM-SHA-512"),
+        iterations: int = MIN_ITERATIONS,
+        timeout: float | None = None,
+    ) -> None:
+        """Add a user, or give one another password; connections that are open stay open.
+
+        The brokers get what the password can be checked with, and not the password.
+
+        Raises:
+            ValueError: a mechanism that is none, or characters that clients write in several ways.
+            BrokerError: the credential is not acceptable, with the reason.
+        """
+        return self._portal.call(
+            self._inner.set_user(
+                name, password, mechanisms=mechanisms, iterations=iterations, timeout=timeout
+            )
+        )
+
+    def delete_user(self, name: str, *, timeout: float | None = None) -> None:
+        """Delete a user's credentials; connections that are open stay open.
+
+        Raises:
+            BrokerError: there is no such user.
+        """
+        return self._portal.call(self._inner.delete_user(name, timeout=timeout))

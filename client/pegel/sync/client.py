@@ -19,6 +19,7 @@ from pegel.config import (
     OffsetReset,
 )
 from pegel.consumer.group import Hook
+from pegel.credentials import Credentials
 from pegel.errors import ClosedError
 from pegel.sync.admin import Admin
 from pegel.sync.consumer import Consumer
@@ -34,11 +35,15 @@ class Client:
     """
 
     def __init__(
-        self, bootstrap: str = "localhost:9092", *, options: ClientOptions | None = None
+        self,
+        bootstrap: str = "localhost:9092",
+        *,
+        credentials: Credentials | None = None,
+        options: ClientOptions | None = None,
     ) -> None:
         # Nothing but this client runs on the portal's loop: no thread for heartbeats.
         chosen = replace(options or ClientOptions(), heartbeat_thread=False)
-        inner = AsyncClient(bootstrap, options=chosen)
+        inner = AsyncClient(bootstrap, credentials=credentials, options=chosen)
         self._portal = Portal()
         self._inner = inner
         self.admin = Admin(self._portal, inner.admin)

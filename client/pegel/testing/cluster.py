@@ -19,6 +19,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from pegel.credentials import Scram512
+
 READY_TIMEOUT = 60.0
 STOP_TIMEOUT = 15.0
 
@@ -58,6 +60,7 @@ class LocalCluster:
         data_dir: kept afterwards; without one a temporary directory that is removed.
         settings: broker settings by Kafka's names, for every node.
         racks: of the nodes, in turn.
+        sasl: clients have to log in; ``credentials`` are those of the user who is there.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class LocalCluster:
         arbiters: int = 0,
         observers: int = 0,
         racks: Sequence[str] = (),
+        sasl: bool = False,
         base_port: int = 0,
         log_level: str = "info",
         log_format: str = "text",
@@ -87,6 +91,8 @@ class LocalCluster:
             self._arguments += ["--arbiters", str(arbiters)]
         if observers:
             self._arguments += ["--observers", str(observers)]
+        if sasl:
+            self._arguments.append("--sasl")
         if racks:
             self._arguments += ["--racks", ",".join(racks)]
         # A directory that holds a cluster knows its ports.
@@ -122,6 +128,11 @@ class LocalCluster:
                 node["id"], node["pid"], node["client"] or "", node["controller"] or "",
                 node["http"], self.data_dir / f"node-{node['id']}",
             )  # fmt: skip
+
+    @property
+    def credentials(self) -> Scram512:
+        """Of the user whom a cluster with ``sasl`` begins with."""
+        return Scram512("admin", (self.data_dir / "admin.password").read_text().strip())
 
     def stop(self, *, keep: bool = False) -> None:
         """End every process; a temporary data directory is removed, unless it is to be kept.

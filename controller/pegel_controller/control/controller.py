@@ -11,6 +11,7 @@ from pegel.protocol.errors import ErrorCode
 from pegel_controller.control import elections, handover, reassignment, replacement
 from pegel_controller.control.brokers import BrokerControl, check_epoch
 from pegel_controller.control.configs import plan_configs
+from pegel_controller.control.credentials import plan_credentials
 from pegel_controller.control.options import ControllerOptions, ControllerResult
 from pegel_controller.control.tip import Tip
 from pegel_controller.control.topics import (
@@ -25,6 +26,10 @@ from pegel_controller.metadata.history import History
 from pegel_controller.metadata.image import RESOURCE_BROKER, MetadataImage
 from pegel_controller.metadata.wire import Wire
 from pegel_controller.rpc import messages as m
+from pegel_controller.rpc.credential_messages import (
+    AlterCredentialsRequest,
+    AlterCredentialsResponse,
+)
 from pegel_controller.rpc.reassignment_messages import AlterReassignmentsRequest
 
 T = TypeVar("T")
@@ -332,6 +337,11 @@ class Controller:
             kind, name = resource.resource_type, resource.resource_name
             results.append(m.ConfigResourceResult(kind, name, code, message))
         return ControllerResult(tuple(records), m.AlterConfigsResponse(tuple(results)))
+
+    @_atomic
+    def alter_credentials(self, now: float, request: AlterCredentialsRequest) -> ControllerResult:
+        records, results = plan_credentials(self.tip, request)
+        return self._done(records, AlterCredentialsResponse(tuple(results)))
 
     @_atomic
     def allocate_producer_ids(

@@ -17,10 +17,13 @@ from pegel_controller.metadata.records import (
     ControllerUnregisteredRecord,
     EntryTimeRecord,
     FeatureRecord,
+    InterBrokerSecretRecord,
     PartitionChangeRecord,
     PartitionRecord,
     ProducerIdsRecord,
     Record,
+    ScramCredentialRecord,
+    ScramCredentialRemovedRecord,
     TopicRecord,
     TopicRemovedRecord,
 )
@@ -111,6 +114,17 @@ class BrokerState(Wire):
         return self.eligible and partition not in self.offline_replicas
 
 
+@dataclass(frozen=True, slots=True)
+class ScramCredential(Wire):
+    """What proves that a user knows the password (RFC 5802); `mechanism` as in Kafka."""
+
+    mechanism: int
+    iterations: int
+    salt: bytes
+    stored_key: bytes = field(repr=False)
+    server_key: bytes = field(repr=False)
+
+
 ConfigKeyPair = tuple[int, str]
 
 
@@ -130,6 +144,9 @@ class MetadataImage:
     # Controllers that joined or left the running cluster; None: left. The first ones are known
     # from the nodes' configuration.
     controllers: Mapping[int, tuple[str, int] | None] = field(default_factory=dict)
+    # By user, then by mechanism.
+    credentials: Mapping[str, Mapping[int, ScramCredential]] = field(default_factory=dict)
+    inter_broker_secret: bytes = field(default=b"", repr=False)
 
     def apply(self, records: Iterable[Record], index: int) -> "MetadataImage":
         """The image after `records`, atomically. Raises `ValueError` if one does not fit."""
@@ -151,11 +168,13 @@ class _Builder:
         "_cluster_id",
         "_configs",
         "_controllers",
+        "_credentials",
         "_features",
         "_last_broker_epoch",
         "_next_producer_id",
         "_open",
         "_removed",
+        "_secret",
     )
 
     def __init__(self, base: MetadataImage) -> None:
@@ -164,6 +183,8 @@ class _Builder:
         self._configs: dict[ConfigKeyPair, Mapping[str, str]] | None = None
         self._features: dict[str, int] | None = None
         self._controllers = base.controllers
+        self._credentials = base.credentials
+        self._secret = base.inter_broker_secret
         self._open: dict[UUID, tuple[str, list[PartitionState]]] = {}
         self._removed: set[UUID] = set()
         self._cluster_id = base.cluster_id
@@ -207,6 +228,10 @@ class _Builder:
                 self._controllers = {**self._controllers, node_id: (host, port)}
             case ControllerUnregisteredRecord(node_id):
                 self._controllers = {**self._controllers, node_id: None}
+            case ScramCredentialRecord() | ScramCredentialRemovedRecord():
+                self._change_credential(record)
+            case InterBrokerSecretRecord(secret):
+                self._secret = secret
             case _:
                 self._change_broker(record)
 
@@ -240,6 +265,17 @@ class _Builder:
             configs[r.resource_type, r.resource_name] = values
         else:
             configs.pop((r.resource_type, r.resource_name), None)
+
+    def _change_credential(self, r: ScramCredentialRecord | ScramCredentialRemovedRecord) -> None:
+        own = dict(self._credentials.get(r.user, {}))
+        if isinstance(r, ScramCredentialRecord):
+            own[r.mechanism] = ScramCredential(
+                r.mechanism, r.iterations, r.salt, r.stored_key, r.server_key
+            )
+        else:
+            own.pop(r.mechanism, None)
+        others = {user: kept for user, kept in self._credentials.items() if user != r.user}
+        self._credentials = {**others, r.user: own} if own else others
 
     def _change_broker(self, record: Record) -> None:
         if self._brokers is None:
@@ -327,4 +363,6 @@ class _Builder:
             self._next_producer_id,
             self._last_broker_epoch,
             self._controllers,
+            self._credentials,
+            self._secret,
         )

@@ -6,7 +6,7 @@ that an older node reads a newer record (DESIGN §4).
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, TypeVar
 from uuid import UUID
 
@@ -215,6 +215,37 @@ class ProducerIdsRecord(Record):
     node_id: int
     broker_epoch: int
     next_producer_id: int
+
+
+@_declare(50)
+@dataclass(frozen=True, slots=True)
+class ScramCredentialRecord(Record):
+    """What proves that a user knows the password, and not the password (RFC 5802).
+
+    `mechanism` as in Kafka: 1 SCRAM-SHA-256, 2 SCRAM-SHA-512.
+    """
+
+    user: str
+    mechanism: int
+    iterations: int
+    salt: bytes
+    stored_key: bytes = field(repr=False)
+    server_key: bytes = field(repr=False)
+
+
+@_declare(51)
+@dataclass(frozen=True, slots=True)
+class ScramCredentialRemovedRecord(Record):
+    user: str
+    mechanism: int
+
+
+@_declare(52)
+@dataclass(frozen=True, slots=True)
+class InterBrokerSecretRecord(Record):
+    """The password by which brokers know each other; whoever reads this log has it."""
+
+    secret: bytes = field(repr=False)
 
 
 def encode_records(records: Iterable[Record]) -> bytes:

@@ -5,7 +5,12 @@ from dataclasses import dataclass
 import msgpack
 
 from pegel_controller.metadata.history import Event, History
-from pegel_controller.metadata.image import BrokerState, MetadataImage, TopicState
+from pegel_controller.metadata.image import (
+    BrokerState,
+    MetadataImage,
+    ScramCredential,
+    TopicState,
+)
 from pegel_controller.metadata.wire import Wire
 
 FORMAT = 1
@@ -25,6 +30,8 @@ class _Snapshot(Wire):
     events: tuple[Event, ...] = ()
     next_event: int = 1
     controllers: tuple[tuple[int, str, int], ...] = ()
+    credentials: tuple[tuple[str, tuple[ScramCredential, ...]], ...] = ()
+    inter_broker_secret: bytes = b""
 
 
 def encode_snapshot(image: MetadataImage, history: History | None = None) -> bytes:
@@ -42,6 +49,11 @@ def encode_snapshot(image: MetadataImage, history: History | None = None) -> byt
         () if history is None else history.events,
         1 if history is None else history.next_sequence,
         tuple((i, *(at or ("", -1))) for i, at in sorted(image.controllers.items())),
+        tuple(
+            (user, tuple(own[mechanism] for mechanism in sorted(own)))
+            for user, own in sorted(image.credentials.items())
+        ),
+        image.inter_broker_secret,
     )
     packed = msgpack.packb(snapshot.to_wire())
     assert isinstance(packed, bytes)
@@ -73,5 +85,7 @@ def decode_snapshot_and_history(data: bytes) -> tuple[MetadataImage, History]:
         s.next_producer_id,
         s.last_broker_epoch,
         {i: (host, port) if port >= 0 else None for i, host, port in s.controllers},
+        {user: {c.mechanism: c for c in own} for user, own in s.credentials},
+        s.inter_broker_secret,
     )
     return image, History(s.events, s.next_event)

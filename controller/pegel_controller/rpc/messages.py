@@ -10,6 +10,10 @@ from uuid import UUID
 
 from pegel_controller.metadata.history import Event
 from pegel_controller.metadata.wire import Wire
+from pegel_controller.rpc.credential_messages import (
+    AlterCredentialsRequest,
+    AlterCredentialsResponse,
+)
 from pegel_controller.rpc.quorum_messages import (
     AddVoterRequest,
     ChangeVoterResponse,
@@ -447,6 +451,7 @@ METHODS: dict[str, tuple[type[Wire], type[Wire]]] = {
     "delete_topics": (DeleteTopicsRequest, DeleteTopicsResponse),
     "create_partitions": (CreatePartitionsRequest, CreatePartitionsResponse),
     "alter_configs": (AlterConfigsRequest, AlterConfigsResponse),
+    "alter_credentials": (AlterCredentialsRequest, AlterCredentialsResponse),
     "elect_leaders": (ElectLeadersRequest, ElectLeadersResponse),
     "alter_reassignments": (AlterReassignmentsRequest, AlterReassignmentsResponse),
     "allocate_producer_ids": (AllocateProducerIdsRequest, AllocateProducerIdsResponse),

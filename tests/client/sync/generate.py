@@ -33,7 +33,7 @@ FACADES = (
     Facade(
         "admin.py", "Admin", "admin.admin.Admin",
         ("admin/admin.py", "admin/groups.py", "admin/quorum.py", "admin/reassignments.py",
-         "admin/records.py"),
+         "admin/records.py", "admin/users.py"),
         "Admin calls of one client",
     ),
     Facade(
@@ -64,11 +64,15 @@ TYPES = {
 BODIES = {
     "Client.__init__": '''
         def __init__(
-            self, bootstrap: str = "localhost:9092", *, options: ClientOptions | None = None
+            self,
+            bootstrap: str = "localhost:9092",
+            *,
+            credentials: Credentials | None = None,
+            options: ClientOptions | None = None,
         ) -> None:
             # Nothing but this client runs on the portal's loop: no thread for heartbeats.
             chosen = replace(options or ClientOptions(), heartbeat_thread=False)
-            inner = AsyncClient(bootstrap, options=chosen)
+            inner = AsyncClient(bootstrap, credentials=credentials, options=chosen)
             self._portal = Portal()
             self._inner = inner
             self.admin = Admin(self._portal, inner.admin)
@@ -132,7 +136,7 @@ LEFT_OUT = {"next_of_batch", "__repr__"}
 DUNDERS = {"__aenter__", "__aexit__", "__aiter__", "__anext__"}
 
 
-MIXINS = ("GroupAdmin", "QuorumAdmin", "ReassignmentAdmin", "RecordAdmin")
+MIXINS = ("GroupAdmin", "QuorumAdmin", "ReassignmentAdmin", "RecordAdmin", "UserAdmin")
 
 
 def _classes(facade: Facade) -> list[ast.ClassDef]:
@@ -142,6 +146,7 @@ def _classes(facade: Facade) -> list[ast.ClassDef]:
         "QuorumAdmin",
         "ReassignmentAdmin",
         "RecordAdmin",
+        "UserAdmin",
     }
     found: list[ast.ClassDef] = []
     for source in facade.sources:

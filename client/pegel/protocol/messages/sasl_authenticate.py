@@ -18,7 +18,7 @@ from pegel.protocol.schema import Message, bytes_, int16, int64, string
 class SaslAuthenticateRequest(Message):
     api_key = ApiKey.SASL_AUTHENTICATE
 
-    auth_bytes: bytes = bytes_("0+")
+    auth_bytes: bytes = bytes_("0+", secret=True)
 
 
 class SaslAuthenticateResponse(Message):
@@ -26,5 +26,5 @@ class SaslAuthenticateResponse(Message):
 
     error_code: int = int16("0+")
     error_message: str | None = string("0+", nullable="0+")
-    auth_bytes: bytes = bytes_("0+")
+    auth_bytes: bytes = bytes_("0+", secret=True)
     session_lifetime_ms: int = int64("1+")

@@ -1,0 +1,131 @@
+"""Who may log in: SCRAM credentials (KIP-554), which PLAIN is checked against as well."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import unicodedata
+from collections.abc import Sequence
+
+from pegel.admin.base import AdminBase
+from pegel.admin.types import UserCredential, UserDescription
+from pegel.errors import broker_error
+from pegel.protocol.errors import ErrorCode
+from pegel.protocol.messages.alter_user_scram_credentials import (
+    AlterUserScramCredentialsRequest,
+    AlterUserScramCredentialsResponse,
+    ScramCredentialDeletion,
+    ScramCredentialUpsertion,
+)
+from pegel.protocol.messages.describe_user_scram_credentials import (
+    DescribeUserScramCredentialsRequest,
+    DescribeUserScramCredentialsResponse,
+    UserName,
+)
+from pegel.scram import MIN_ITERATIONS, Mechanism, salt_password
+
+_SALT_BYTES = 32
+
+
+class UserAdmin(AdminBase):
+    """The part of ``Admin`` about users."""
+
+    async def describe_users(
+        self, users: Sequence[str] | None = None, *, timeout: float | None = None
+    ) -> list[UserDescription]:
+        """The users (``None``: all) with the mechanisms that each has a credential for.
+
+        Raises:
+            BrokerError: one of them does not exist.
+        """
+        request = DescribeUserScramCredentialsRequest(
+            users=None if users is None else [UserName(name=name) for name in users]
+        )
+        response = await self._cluster.ask_any(
+            request, DescribeUserScramCredentialsResponse, timeout=self._timeout(timeout)
+        )
+        if response.error_code:
+            raise broker_error(response.error_code, "users", response.error_message)
+        found = []
+        for result in response.results:
+            if result.error_code:
+                what = f"user {result.user!r}"
+                raise broker_error(result.error_code, what, result.error_message)
+            credentials = tuple(
+                UserCredential(_name(info.mechanism), info.iterations)
+                for info in result.credential_infos
+            )
+            found.append(UserDescription(result.user, credentials))
+        return sorted(found, key=lambda user: user.name)
+
+    async def set_user(
+        self,
+        name: str,
+        password: str,
+        *,
+        mechanisms: Sequence[str] = ("SCRAM-SHA-256", "SCRAM-SHA-512"),
+        iterations: int = MIN_ITERATIONS,
+        timeout: float | None = None,
+    ) -> None:
+        """Add a user, or give one another password; connections that are open stay open.
+
+        The brokers get what the password can be checked with, and not the password.
+
+        Raises:
+            ValueError: a mechanism that is none, or characters that clients write in several ways.
+            BrokerError: the credential is not acceptable, with the reason.
+        """
+        for what, value in (("name", name), ("password", password)):
+            if (
+                not value
+                or not value.isprintable()
+                or unicodedata.normalize("NFKC", value) != value
+            ):
+                # SASLprep changes these, and not every client applies it (RFC 4013).
+                raise ValueError(
+                    f"the {what} is empty, or has characters that not every client sends alike: "
+                    "use printable ones in their plain form"
+                )
+        upsertions = []
+        for mechanism in map(Mechanism.of, mechanisms):
+            salt = os.urandom(_SALT_BYTES)
+            salted = await asyncio.to_thread(salt_password, mechanism, password, salt, iterations)
+            upsertions.append(
+                ScramCredentialUpsertion(
+                    name=name,
+                    mechanism=mechanism,
+                    iterations=iterations,
+                    salt=salt,
+                    salted_password=salted,
+                )
+            )
+        await self._alter_users(AlterUserScramCredentialsRequest(upsertions=upsertions), timeout)
+
+    async def delete_user(self, name: str, *, timeout: float | None = None) -> None:
+        """Delete a user's credentials; connections that are open stay open.
+
+        Raises:
+            BrokerError: there is no such user.
+        """
+        known = await self.describe_users([name], timeout=timeout)
+        deletions = [
+            ScramCredentialDeletion(name=name, mechanism=Mechanism.of(credential.mechanism))
+            for user in known
+            for credential in user.credentials
+        ]
+        await self._alter_users(AlterUserScramCredentialsRequest(deletions=deletions), timeout)
+
+    async def _alter_users(
+        self, request: AlterUserScramCredentialsRequest, timeout: float | None
+    ) -> None:
+        response = await self._cluster.ask_any(
+            request, AlterUserScramCredentialsResponse, timeout=self._timeout(timeout)
+        )
+        for result in response.results:
+            if result.error_code != ErrorCode.NONE:
+                what = f"user {result.user!r}"
+                raise broker_error(result.error_code, what, result.error_message)
+
+
+def _name(mechanism: int) -> str:
+    return Mechanism(mechanism).sasl_name if mechanism in set(Mechanism) else f"({mechanism})"
