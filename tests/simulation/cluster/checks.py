@@ -343,6 +343,9 @@ def unhealthy(cluster: Cluster, but_for: int | None = None, *, quiet: bool = Tru
     active = cluster.active_controller()
     if active is None:
         return "no active controller"
+    without_vote = set(cluster.controllers) - set(cluster.voters()) - {but_for}
+    if without_vote:
+        return f"controllers {sorted(without_vote)} do not vote"
     image = cluster.image()
     for n, machine in cluster.nodes.items():
         if n == but_for:

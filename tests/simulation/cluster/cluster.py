@@ -54,6 +54,7 @@ class Cluster:
         random = Random(f"{seed}-cluster")
         ids = range(1, shape.nodes + 1)
         controllers = {n: (f"n{n}", CONTROLLER_PORT) for n in ids[:3]}
+        self.controllers = tuple(controllers)
         settings = {
             "replica.lag.time.max.ms": str(shape.lag_ms),
             "offsets.topic.num.partitions": "2",
@@ -147,6 +148,12 @@ class Cluster:
             if node.controller is not None and node.controller.active
         ]
         return max(found)[1] if found else None
+
+    def voters(self) -> tuple[int, ...]:
+        """The controllers that vote, as the active one knows; none where there is none."""
+        active = self.active_controller()
+        node = None if active is None else self.nodes[active].node
+        return () if node is None or node.controller is None else node.controller.status().voters
 
     def image(self) -> MetadataImage:
         """The newest committed metadata that any running controller knows."""

@@ -14,6 +14,7 @@ from typing import Any
 
 from tests.simulation.cluster.cluster import Cluster
 from tests.simulation.cluster.machine import NodeMachine
+from tests.simulation.cluster.network import ANY_PORT
 
 Arguments = dict[str, Any]
 
@@ -34,6 +35,7 @@ class FaultKind:
 
     name = ""
     weight = 1.0
+    is_late = False  # drawn from a stream of its own: it came when seeds had faults already
 
     def draw(self, r: Random, cluster: Cluster) -> Arguments:
         raise NotImplementedError
@@ -256,13 +258,16 @@ class RollingRestart(FaultKind):
 # -- network
 
 
-def _cut(cluster: Cluster, pairs: list[tuple[str, str]], duration: float) -> None:
+def cut_for(
+    cluster: Cluster, pairs: list[tuple[str, str]], duration: float, port: int = ANY_PORT
+) -> None:
+    """Cut those paths, from the first host to the second, for so many simulated seconds."""
     for source, target in pairs:
-        cluster.network.cut(source, target)
+        cluster.network.cut(source, target, port)
 
     def mend(_: None) -> None:
         for source, target in pairs:
-            cluster.network.mend(source, target)
+            cluster.network.mend(source, target, port)
 
     later(cluster, duration, mend)
 
@@ -294,7 +299,7 @@ class Isolate(FaultKind):
             pairs += [(other, name) for other in others]
         if arguments["way"] in ("both", "out"):
             pairs += [(name, other) for other in others]
-        _cut(cluster, pairs, arguments["seconds"])
+        cut_for(cluster, pairs, arguments["seconds"])
 
 
 @fault
@@ -321,7 +326,7 @@ class CutLinks(FaultKind):
                     pairs += ways if r.random() < arguments["share"] else []
                 else:
                     pairs += [way for way in ways if r.random() < arguments["share"]]
-        _cut(cluster, pairs, arguments["seconds"])
+        cut_for(cluster, pairs, arguments["seconds"])
 
 
 @fault
@@ -341,7 +346,7 @@ class Split(FaultKind):
         side = [find_node(cluster, arguments["node"]).name, arguments["with_client"]]
         others = [host for host in _hosts(cluster) if host not in side]
         pairs = [p for a in side for b in others for p in ((a, b), (b, a))]
-        _cut(cluster, pairs, arguments["seconds"])
+        cut_for(cluster, pairs, arguments["seconds"])
 
 
 @fault
@@ -364,7 +369,7 @@ class Flap(FaultKind):
         pairs = [p for other in others for p in ((other, name), (name, other))]
         period = arguments["off"] + arguments["on"]
         for number in range(arguments["times"]):
-            later(cluster, number * period, lambda _: _cut(cluster, pairs, arguments["off"]))
+            later(cluster, number * period, lambda _: cut_for(cluster, pairs, arguments["off"]))
 
 
 @fault

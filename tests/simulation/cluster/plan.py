@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from random import Random
 
+import tests.simulation.cluster.controller_faults
 import tests.simulation.cluster.device_faults  # noqa: F401 (registers them)
 from tests.simulation.cluster.cluster import Cluster, Shape
 from tests.simulation.cluster.faults import FAULTS, Fault, later
 
 FAULTS_FROM = 2.0  # the cluster is up and its topics are made
 FAULTS_FOR = 16.0
+LATE_SHARE = 0.4  # of the seeds have faults of the later kinds
 
 
 def draw_shape(seed: int) -> Shape:
@@ -29,7 +31,7 @@ def draw_shape(seed: int) -> Shape:
 def draw_faults(seed: int, cluster: Cluster) -> list[Fault]:
     """In order of time."""
     r = Random(f"{seed}-faults")
-    names = sorted(FAULTS)
+    names = sorted(name for name, kind in FAULTS.items() if not kind.is_late)
     chosen = r.sample(names, min(r.choice((1, 2, 3, 3, 5, 8)), len(names)))
     weights = [FAULTS[name].weight for name in chosen]
     count = r.choice((1, 3, 6, 10, 16))
@@ -41,6 +43,21 @@ def draw_faults(seed: int, cluster: Cluster) -> list[Fault]:
     for at in times:
         kind = r.choices(chosen, weights)[0]
         faults.append(Fault(round(at, 3), kind, FAULTS[kind].draw(r, cluster)))
+    return sorted([*faults, *_draw_late(seed, cluster)], key=lambda fault: fault.at)
+
+
+def _draw_late(seed: int, cluster: Cluster) -> list[Fault]:
+    """Some seeds have a few faults of the later kinds as well."""
+    r = Random(f"{seed}-late-faults")
+    if r.random() >= LATE_SHARE:
+        return []
+    late = sorted(name for name, kind in FAULTS.items() if kind.is_late)
+    chosen = r.sample(late, r.randint(1, len(late)))
+    faults = []
+    for _ in range(r.choice((1, 2, 4))):
+        kind = r.choice(chosen)
+        at = round(FAULTS_FROM + FAULTS_FOR * r.random(), 3)
+        faults.append(Fault(at, kind, FAULTS[kind].draw(r, cluster)))
     return faults
 
 

@@ -18,6 +18,7 @@ from tests.simulation.cluster.checks import (
     unhealthy,
 )
 from tests.simulation.cluster.cluster import Cluster
+from tests.simulation.cluster.controller_faults import ChangeVoters, keep_voters
 from tests.simulation.cluster.faults import Fault
 from tests.simulation.cluster.kernel import SpinningError, running_loops_are_known
 from tests.simulation.cluster.plan import (
@@ -113,6 +114,11 @@ class _Run:
         schedule(cluster, self.chosen)
         self.advance(FAULTS_FROM + FAULTS_FOR)
         heal(cluster)
+        if any(fault.kind == ChangeVoters.name for fault in self.chosen):
+            loop, client, _ = cluster.client("operator")
+            loop.start(keep_voters(cluster, client))
+            if self.broken is not None:
+                self._become_healthy()  # two that vote could not do without one
         if self.broken is not None:
             break_for_ever(cluster, self.broken, self.random.choice(BREAKAGES))
         self._become_healthy()
