@@ -97,13 +97,18 @@ def read_uuid(b: memoryview, p: int) -> tuple[uuid.UUID, int]:
     end = p + 16
     if end > len(b):
         raise ProtocolError("a uuid past the end of the frame")
-    data = bytes(b[p:end])
+    return uuid_of(bytes(b[p:end])), end
+
+
+def uuid_of(data: bytes) -> uuid.UUID:
+    """The uuid of 16 bytes; mostly one object for one id, which is quickest to compare."""
     value = _known_uuids.get(data)
     if value is None:
+        value = uuid.UUID(bytes=data)
         if len(_known_uuids) >= _MAX_KNOWN_UUIDS:
             _known_uuids.clear()
-        value = _known_uuids[data] = uuid.UUID(bytes=data)
-    return value, end
+        _known_uuids[data] = value
+    return value
 
 
 def _slice(b: memoryview, p: int, size: int) -> memoryview:

@@ -13,6 +13,8 @@ from enum import IntEnum
 from typing import Self
 from uuid import UUID
 
+from pegel.protocol.wire import uuid_of
+
 Convert = Callable[[object], object]
 
 
@@ -47,7 +49,7 @@ def _uuid_to_wire(value: object) -> object:
 def _uuid_from_wire(value: object) -> object:
     if type(value) is not bytes or len(value) != 16:
         raise ValueError("expected a uuid of 16 bytes")
-    return UUID(bytes=value)
+    return uuid_of(value)
 
 
 def _sequence(value: object) -> list[object] | tuple[object, ...]:
