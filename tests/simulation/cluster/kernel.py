@@ -3,8 +3,8 @@
 Only the scheduler decides what runs next: by time, then by the order in which it was asked for.
 There is no selector, no thread and no clock, so one seed gives one history.
 
-It is quick, for a seed is worth what it costs: who runs is told to asyncio only when it changes,
-and ``running_loops_are_known`` answers whoever asks for the running loop without a system call.
+It is quick, for a seed is worth what it costs: within ``running_loops_are_known`` asyncio is not
+told who runs, and whoever asks for the running loop is answered without a system call.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import hashlib
 from asyncio import events
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from heapq import heappop, heappush
 from typing import Any
 from unittest import mock
@@ -29,36 +29,58 @@ class SpinningError(AssertionError):
 
 
 _running: SimLoop | None = None
+_asyncio_is_told = True
 
 
 def _run_as(loop: SimLoop | None) -> None:
-    """From here on ``loop`` is the running one. Python 3.11 asks the kernel for the process id
-    whenever this is set or asked for, which would be a tenth of a seed's time."""
+    """From here on ``loop`` is the running one."""
     global _running  # noqa: PLW0603 (asyncio's own is as global)
     if loop is not _running:
         _running = loop
-        events._set_running_loop(loop)
+        if _asyncio_is_told:
+            events._set_running_loop(loop)
 
 
 def _running_loop_or_none() -> SimLoop | None:
     return _running
 
 
-def _running_loop() -> SimLoop:
+def _running_loop(stacklevel: int = 0) -> SimLoop:
     if _running is None:
         raise RuntimeError("no running event loop")
     return _running
 
 
+def _current_task(loop: SimLoop | None = None) -> asyncio.Task[Any] | None:
+    return asyncio.tasks._current_tasks.get(loop or _running_loop())  # type: ignore[attr-defined]
+
+
 @contextmanager
 def running_loops_are_known() -> Iterator[None]:
-    """Python code that asks asyncio for the running loop is answered from here."""
-    with (
-        mock.patch.object(asyncio, "get_running_loop", _running_loop),
-        mock.patch.object(events, "get_running_loop", _running_loop),
-        mock.patch.object(events, "_get_running_loop", _running_loop_or_none),
-    ):
-        yield
+    """Whoever asks asyncio for the running loop is answered from here, and asyncio is not told.
+
+    Python 3.11 makes a system call whenever its own is set or asked for. Code in C that asks by
+    itself is told that no loop is running, and fails.
+    """
+    global _asyncio_is_told  # noqa: PLW0603
+    assert _running is None
+    answers = {
+        (asyncio, "get_running_loop"): _running_loop,
+        (events, "get_running_loop"): _running_loop,
+        (events, "_get_event_loop"): _running_loop,
+        (events, "_get_running_loop"): _running_loop_or_none,
+        (asyncio, "current_task"): _current_task,
+        (asyncio.tasks, "current_task"): _current_task,
+    }
+    with ExitStack() as patched:
+        for (module, name), answer in answers.items():
+            patched.enter_context(mock.patch.object(module, name, answer))
+        _asyncio_is_told = False
+        try:
+            yield
+        finally:
+            _run_as(None)
+            _asyncio_is_told = True
 
 
 class Trace:
