@@ -17,11 +17,12 @@ from pegel.seams.clock import RealClock
 from pegel.seams.disk import RealDisk, ThreadDiskQueue
 from pegel.seams.network import RealNetwork
 from pegel_controller.metadata import MetadataImage, decode_records
+from pegel_controller.metadata.wire import Wire
 from pegel_controller.node import ControllerNode
 from pegel_controller.raft.options import RaftOptions
 from pegel_controller.rpc import messages as m
-from pegel_controller.rpc.channel import ControllerChannel
-from pegel_controller.rpc.framing import RpcRefusedError
+from pegel_controller.rpc.channel import ControllerChannel, ControllerUnavailableError
+from pegel_controller.rpc.framing import RpcConnection, RpcRefusedError
 from pegel_controller.rpc.hello import ROLE_BROKER, HelloRequest, open_rpc
 
 CREATE = m.CreateTopicsRequest((m.CreatableTopic("t", 2, 1),), timeout_ms=5_000)
@@ -198,6 +199,47 @@ def test_a_dead_active_controller_is_replaced_and_brokers_follow(tmp_path: Path)
         assert broker.channel.controller_id == new.node_id
 
     run(tmp_path, test)
+
+
+def test_a_controller_that_loses_its_lead_does_not_say_that_it_did_nothing(
+    tmp_path: Path,
+) -> None:
+    """What it has proposed may be committed yet: a create must not be sent to the next one."""
+
+    async def test(cluster: Cluster) -> None:
+        broker = await cluster.broker(7)
+        old = await cluster.active()
+        asked: list[str] = []
+        for node in cluster.nodes.values():
+            _listen_in(node, asked)
+        for node_id in [i for i in cluster.nodes if i != old.node_id]:
+            await cluster.kill(node_id)
+        proposed = old.raft.status().last_index
+        call = asyncio.create_task(
+            broker.channel.call("create_topics", CREATE, 20, retry_sent=False)
+        )
+        await until(lambda: old.raft.status().last_index > proposed, "proposed")
+        assert old.raft.status().commit_index <= proposed
+        for broker_task in broker.tasks:
+            broker_task.cancel()
+        old.on_leader_change(None, old.raft.status().term + 1, False)  # a later term is heard of
+        with pytest.raises(ControllerUnavailableError, match="broke during create_topics"):
+            await call
+        # It is in the log, and others can commit it yet: told that nothing was done, the broker
+        # would ask for it a second time.
+        assert asked.count("create_topics") == 1
+
+    run(tmp_path, test)
+
+
+def _listen_in(node: ControllerNode, asked: list[str]) -> None:
+    serve = node.serve
+
+    async def note(connection: RpcConnection, method: str, request: Wire) -> Wire:
+        asked.append(method)
+        return await serve(connection, method, request)
+
+    node.serve = note  # type: ignore[method-assign]
 
 
 def test_a_dead_broker_is_fenced_without_waiting_for_its_session(tmp_path: Path) -> None:
