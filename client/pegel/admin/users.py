@@ -86,20 +86,18 @@ class UserAdmin(AdminBase):
                     f"the {what} is empty, or has characters that not every client sends alike: "
                     "use printable ones in their plain form"
                 )
-        upsertions = []
         for mechanism in map(Mechanism.of, mechanisms):
             salt = os.urandom(_SALT_BYTES)
             salted = await asyncio.to_thread(salt_password, mechanism, password, salt, iterations)
-            upsertions.append(
-                ScramCredentialUpsertion(
-                    name=name,
-                    mechanism=mechanism,
-                    iterations=iterations,
-                    salt=salt,
-                    salted_password=salted,
-                )
+            change = ScramCredentialUpsertion(
+                name=name,
+                mechanism=mechanism,
+                iterations=iterations,
+                salt=salt,
+                salted_password=salted,
             )
-        await self._alter_users(AlterUserScramCredentialsRequest(upsertions=upsertions), timeout)
+            # Apache Kafka takes one change of a user in a request.
+            await self._alter_users(AlterUserScramCredentialsRequest(upsertions=[change]), timeout)
 
     async def delete_user(self, name: str, *, timeout: float | None = None) -> None:
         """Delete a user's credentials; connections that are open stay open.
@@ -108,12 +106,10 @@ class UserAdmin(AdminBase):
             BrokerError: there is no such user.
         """
         known = await self.describe_users([name], timeout=timeout)
-        deletions = [
-            ScramCredentialDeletion(name=name, mechanism=Mechanism.of(credential.mechanism))
-            for user in known
-            for credential in user.credentials
-        ]
-        await self._alter_users(AlterUserScramCredentialsRequest(deletions=deletions), timeout)
+        for credential in (c for user in known for c in user.credentials):
+            mechanism = Mechanism.of(credential.mechanism)
+            change = ScramCredentialDeletion(name=name, mechanism=mechanism)
+            await self._alter_users(AlterUserScramCredentialsRequest(deletions=[change]), timeout)
 
     async def _alter_users(
         self, request: AlterUserScramCredentialsRequest, timeout: float | None

@@ -10,24 +10,30 @@ from typing import Any
 
 from pegel import AsyncClient, Client, ClientOptions
 from pegel.consumer.consumer import Consumer
+from pegel.credentials import Credentials
 from pegel.producer.batch import Delivery, ManyDelivery
 from pegel.producer.producer import Producer
 
-OPTIONS = ClientOptions(request_timeout=20.0, topic_grace=1.0)
+OPTIONS = ClientOptions(request_timeout=20.0)
 FLAVOURS = ("asyncio", "sync")
 
 
 @contextmanager
-def connect(flavour: str, bootstrap: str) -> Iterator[Any]:
+def connect(
+    flavour: str,
+    bootstrap: str,
+    credentials: Credentials | None = None,
+    options: ClientOptions = OPTIONS,
+) -> Iterator[Any]:
     """A client of that flavour, with the synchronous one's way of being called."""
     if flavour == "sync":
-        with Client(bootstrap, options=OPTIONS) as client:
+        with Client(bootstrap, credentials=credentials, options=options) as client:
             yield client
         return
     with asyncio.Runner() as runner:
 
         async def make() -> AsyncClient:
-            return AsyncClient(bootstrap, options=OPTIONS)
+            return AsyncClient(bootstrap, credentials=credentials, options=options)
 
         with Driven(runner.run(make()), runner) as client:
             yield client
