@@ -19,7 +19,8 @@ from pegel.protocol.schema import Buffer
 
 _SIZE = struct.Struct(">i")
 DEFAULT_MAX_FRAME_BYTES = 100 * 1024 * 1024
-# A quiet connection keeps one small buffer; it doubles while a connection keeps filling it.
+# A quiet connection keeps one small buffer; it doubles while single reads fill half of it or more,
+# and halves while they do not: a thousand connections of one request at a time stay small.
 _FIRST_CHUNK_BYTES = 8 * 1024
 _LARGEST_CHUNK_BYTES = 128 * 1024
 # Below this much space one more ``recv`` is not worth its call.
@@ -58,6 +59,7 @@ class FrameProtocol(asyncio.BufferedProtocol):
         self._start = 0
         self._end = 0
         self._next_chunk_bytes = _FIRST_CHUNK_BYTES
+        self._chunk_is_small = False  # a read took all of the half of it that was free, or more
         # The frame being received into memory of its own, and how much of it is there.
         self._frame: memoryview | None = None
         self._frame_filled = 0
@@ -189,6 +191,8 @@ class FrameProtocol(asyncio.BufferedProtocol):
         frame = self._frame
         if frame is None:
             self._end += nbytes
+            if self._end == len(self._chunk) <= 2 * nbytes:
+                self._chunk_is_small = True
             self._hand_out()
             return
         self._frame_filled += nbytes
@@ -213,7 +217,11 @@ class FrameProtocol(asyncio.BufferedProtocol):
         """A fresh chunk that begins with the bytes not yet handed out."""
         rest = self._chunk[self._start : self._end]
         size = self._next_chunk_bytes
-        self._next_chunk_bytes = min(2 * size, _LARGEST_CHUNK_BYTES)
+        if self._chunk_is_small:
+            size = min(2 * size, _LARGEST_CHUNK_BYTES)
+        elif len(rest) < size // 4:  # else its frames are of this size
+            size = max(size // 2, _FIRST_CHUNK_BYTES)
+        self._next_chunk_bytes, self._chunk_is_small = size, False
         # A paused reader may leave more than a chunk; an incomplete small frame must fit whole.
         chunk = memoryview(bytearray(max(size, len(rest) + 2 * _LEAST_SPACE_BYTES)))
         chunk[: len(rest)] = rest

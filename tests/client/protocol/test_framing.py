@@ -9,6 +9,7 @@ import socket
 import pytest
 import uvloop
 
+from pegel.protocol import framing
 from pegel.protocol.framing import FrameProtocol
 
 
@@ -237,3 +238,40 @@ def test_over_a_real_socket(new_loop: object) -> None:
 
     with asyncio.Runner(loop_factory=new_loop) as runner:  # type: ignore[arg-type]
         runner.run(main())
+
+
+def _chunk_after(reads: int, size: int, step: int) -> int:
+    """Size of the receive buffer after so many frames of ``size`` bytes that come in ``step``s."""
+    protocol = Collector()
+    connected(protocol)
+    body = bytes(size)
+    if step > size:
+        feed(protocol, framed(*[body] * reads), step)
+    else:
+        for _ in range(reads):
+            feed(protocol, framed(body), step)
+    assert len(protocol.frames) == reads
+    return len(protocol._chunk)
+
+
+def test_a_connection_of_one_request_at_a_time_keeps_a_small_buffer() -> None:
+    """A thousand of them are not to hold a thousand times what one busy connection needs."""
+
+    async def main() -> None:
+        assert _chunk_after(2000, 100, 100) == framing._FIRST_CHUNK_BYTES
+        assert _chunk_after(2000, 10_000, 10_000) <= 4 * framing._FIRST_CHUNK_BYTES
+
+    run(main())
+
+
+def test_a_connection_that_fills_its_buffer_gets_a_larger_one_until_it_falls_quiet() -> None:
+    async def main() -> None:
+        assert _chunk_after(20_000, 100, 1 << 20) == framing._LARGEST_CHUNK_BYTES
+        protocol = Collector()
+        connected(protocol)
+        feed(protocol, framed(*[bytes(100)] * 20_000), 1 << 20)
+        for _ in range(10_000):
+            feed(protocol, framed(bytes(100)), 1000)
+        assert len(protocol._chunk) == framing._FIRST_CHUNK_BYTES
+
+    run(main())
