@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
+from itertools import chain, islice
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -161,13 +162,13 @@ class DirectoryKeeper:
         partitions has thousands.
         """
         self._files_handle = None
-        if self._batches_in_flight and self._marked() > FILES_AT_ONCE:
+        if self._batches_in_flight and self._marked(FILES_AT_ONCE + 1) > FILES_AT_ONCE:
             return  # told when they are written
         began = self._loop.time()
 
         def written(_result: None) -> None:
             self._batches_in_flight -= 1
-            marked = self._marked()
+            marked = self._marked(FILES_AT_ONCE + 1)
             if marked > FILES_AT_ONCE and self._files_handle is None:
                 rest = REST_FACTOR * (self._loop.time() - began)
                 self._files_handle = self._loop.call_later(rest, self._write_some_files)
@@ -181,17 +182,22 @@ class DirectoryKeeper:
         """Write all that are marked, now."""
         self._write_files(len(self._dirty_ids) + len(self._dirty_epochs), None)
 
-    def _marked(self) -> int:
-        return sum(log.ready for log in (*self._dirty_ids, *self._dirty_epochs))
+    def _marked(self, most: int) -> int:
+        """How many could be written, counted up to ``most``: there may be thousands."""
+        ready = (log for log in chain(self._dirty_ids, self._dirty_epochs) if log.ready)
+        return sum(1 for _ in islice(ready, most))
 
     def _write_files(self, most: int, done: Callable[[None], None] | None) -> bool:
         """Queue up to ``most`` of those whose directories are there; whether there are any."""
         contents: list[tuple[StoredLog, str, bytes]] = []
         for marked in (self._dirty_epochs, self._dirty_ids):
-            for log in [log for log in marked if log.ready or log.deleted]:
+            taken: list[StoredLog] = []
+            for log in marked:
                 if len(contents) >= most:
                     break
-                del marked[log]
+                if not log.ready and not log.deleted:
+                    continue
+                taken.append(log)
                 if log.deleted or log.offline is not None:
                     continue
                 if marked is self._dirty_ids:
@@ -200,6 +206,8 @@ class DirectoryKeeper:
                 elif log.epochs.dirty:
                     log.epochs.dirty = False
                     contents.append((log, LEADER_EPOCH_FILE, encode_epochs(log.epochs.entries())))
+            for log in taken:
+                del marked[log]
         if not contents:
             return False
         disk = self.directory.disk
