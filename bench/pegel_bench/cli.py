@@ -280,7 +280,14 @@ def footprint(**options: Any) -> None:
 @load_options(record_bytes=100, seconds=4.0)
 @common
 def sweep(**options: Any) -> None:
-    """What one request costs as partitions, connections, record size or replicas grow."""
+    """What one request costs as partitions, connections, record size or replicas grow.
+
+    The same for all values: requests a second, and one batch of the same records for one partition
+    in each request. With "partitions" the requests go round them, over one connection to each
+    broker; with "connections" they go round the connections, all of one partition. Before the
+    measurement every partition and connection is used once, and the brokers come to rest. Values
+    take turns, round by round.
+    """
     shared, setup = _split(options)
     defaults = {"replicas": "1,2,3", "record-bytes": "10,100,1000,10000,100000"}
     text = setup["values"] or defaults.get(setup["over"], "1,10,100,1000")

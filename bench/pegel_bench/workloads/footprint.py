@@ -15,6 +15,7 @@ from pegel_bench.fleet import settle
 from pegel_bench.load.spec import LoadSpec
 from pegel_bench.load.wire import connect
 from pegel_bench.processes import resident_mb, total_cpu_seconds
+from pegel_bench.quiet import NOTE, Quiet
 from pegel_bench.result import Row
 from pegel_bench.targets import Target
 
@@ -38,17 +39,20 @@ def footprint(
             )
     cases: list[tuple[str, int]] = [("just started", 0)]
     cases += [("partitions", n) for n in partitions] + [("connections", n) for n in connections]
+    settle(_SETTLE, bench.interrupt)
+    quiet = {target.name: Quiet(target, bench.interrupt) for target in bench.targets}
     for kind, count in cases:
         case: dict[str, object] = {"with": f"{count:,} {kind}" if count else kind}
         for number, target in bench.turns():
-            bench.add(_idle(bench, target, spec, kind, count, dict(case), number))
+            one = quiet[target.name]
+            bench.add(_idle(bench, target, spec, kind, count, dict(case), number, one))
     for number, target in bench.turns():
         bench.add(_after_load(bench, target, spec, number))
 
 
 def _idle(
     bench: Bench, target: Target, spec: LoadSpec, kind: str, count: int,
-    case: dict[str, object], number: int,
+    case: dict[str, object], number: int, quiet: Quiet,
 ) -> Row:  # fmt: skip
     figures: dict[str, float] = {}
     with ExitStack() as stack:
@@ -64,9 +68,11 @@ def _idle(
             figures["ready_s"] = target.ready_seconds or 0.0
         bench.watcher.update(f"{target.name}, {case['with']}", "waiting for quiet", [])
         settle(_SETTLE, bench.interrupt)
+        notes = [] if quiet.wait() else [NOTE]
         figures |= _measure(bench, target, spec.seconds)
     return Row(target=target.name, workload="footprint", case=case, round=number,
-               figures=figures, verified=True, interrupted=bench.interrupt.asked)  # fmt: skip
+               figures=figures, verified=True, notes=notes,
+               interrupted=bench.interrupt.asked)  # fmt: skip
 
 
 def _open(address: tuple[str, int]) -> socket.socket:
