@@ -270,8 +270,10 @@ class ControllerNode:
                 data = encode_records((time, *result.records))
                 self._last_proposed = self.raft.propose_nowait(data)
             except RaftError:
-                # The tip is ahead of what will ever be proposed.
+                # The tip is ahead of what will ever be proposed. A new term begins with what is
+                # committed; in this one others may still be, that no tip would know of.
                 self._lose_leadership()
+                self.raft.step_down()
                 raise self.not_controller() from None
         self._arm()
         return self._last_proposed

@@ -208,8 +208,8 @@ class RaftNode:
         replication.advance_transfer(self, leader)
         return target
 
-    def on_disk_stalled(self, now: float) -> None:
-        """This node's disk does not answer: let somebody lead whose disk does."""
+    def step_down(self, now: float) -> None:
+        """This node cannot lead as it should: let somebody else (or itself, in a new term)."""
         if isinstance(self.state, Leader):
             election.become_follower(self, self.term, None, now)
 

@@ -260,6 +260,12 @@ class RaftRunner:
         except TimeoutError:
             raise RaftError(f"node {target} did not take over in time") from None
 
+    def step_down(self) -> None:
+        """Lead no more in this term. Nothing where this node does not lead, or is closed."""
+        if self._node is not None and not self._closed:
+            self._node.step_down(self._world.clock.monotonic())
+            self._schedule_pump()
+
     def on_message(self, peer_id: int, payload: bytes) -> None:
         """A payload of ``peer_id``. Raises RaftError where it does not decode."""
         if self._node is None or self._closed:
@@ -298,7 +304,7 @@ class RaftRunner:
             # A leader applies only what its own disk has: while that hangs it would lead for ever
             # and decide nothing, for its heartbeats need no disk.
             if self._syncing and now - self._sync_began > self._options.disk_stall_max:
-                self._node.on_disk_stalled(now)
+                self._node.step_down(now)
             self._pump()
         self._arm()
 
