@@ -54,6 +54,8 @@ crash-points: $(STAMP) ## every file of a node, torn and damaged at each byte; a
 .PHONY: fuzz
 SECONDS ?= 60
 fuzz: $(STAMP) ## hostile bytes to every listener and to our client (SECONDS=60)
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install --quiet --only-binary :all: --group fuzz \
+		|| echo "no wheel of Atheris for this Python: without guidance by coverage"
 	@$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
 
 sensitivity: $(STAMP) ## take each safeguard away in turn: who notices? writes the table of docs/correctness.md

@@ -57,7 +57,7 @@ class Figures:
         )
 
 
-class _Errors(logging.Handler):
+class Errors(logging.Handler):
     """What the code under test calls an error of its own."""
 
     def __init__(self) -> None:
@@ -79,7 +79,7 @@ class _Errors(logging.Handler):
 async def live(name: str, seed: int, frames: int = FRAMES_OF_A_LIFE) -> Figures:
     """One life. Raises FuzzError."""
     r = random.Random(f"{name} {seed}")
-    figures, errors = Figures(lives=1), _Errors()
+    figures, errors = Figures(lives=1), Errors()
     loop = asyncio.get_running_loop()
     unhandled: list[str] = []
     loop.set_exception_handler(lambda _loop, context: unhandled.append(repr(context)))

@@ -136,13 +136,17 @@ class ControllerTarget(_NodeTarget):
         self.greeted = ""
 
     async def connect(self) -> None:
+        greeting = self.r.choice(("", "broker", "controller"))
+        self.begin(greeting, 1 if greeting == "controller" else self.r.choice((2, 3, -1, 2**40)))
+
+    def begin(self, greeting: str, node_id: int) -> None:
+        """A connection that is greeted on as that role; "" sends no greeting."""
         self.hang_up()
         assert self.node.addresses.controller is not None
         self.transport = self.network.connect_to(self.node.addresses.controller[1])
-        self.greeted = self.r.choice(("", "broker", "controller"))
-        if self.greeted:
-            node_id = 1 if self.greeted == "controller" else self.r.choice((2, 3, -1, 2**40))
-            self.feed(frames.hello(self.greeted, node_id))
+        self.greeted = greeting
+        if greeting:
+            self.feed(frames.hello(greeting, node_id))
 
     def draw(self) -> bytes:
         r = self.r
@@ -192,6 +196,7 @@ class ClientTarget:
     async def start(self, r: random.Random) -> None:
         self.r = r
         self.responses = frames.kafka_responses(r)
+        self.known = {(key, version) for key, version, _ in self.responses}
         self.batches = frames.batches(r)
         await self.connect()
 
