@@ -174,20 +174,22 @@ BROKER = Dashboard(
             "File descriptors in use",
             (q(f"process_open_fds{{{N}}} / process_max_fds{{{N}}}", "{{instance}}"),),
             "percentunit", "below 0.5.", "runbook: PegelFileDescriptors.",
-            limits=((0.8, "orange"),), maximum=1,
+            limits=((0.8, "orange"),), maximum=1, width=6,
         ),
         Panel(
             "Memory",
             (q(f"process_resident_memory_bytes{{{N}}}", "{{instance}}"),), "bytes",
-            "40 to 150 MB, level over hours.", "steady growth: report it with the load.",
+            "40 to 150 MB, level over hours.", "steady growth: report it with the load.", width=6,
         ),
         Panel(
             "Writing a page of metrics",
-            (
-                q(f"pegel_metrics_last_scrape_seconds{{{N}}}", "{{instance}}"),
-                q(f"pegel_metrics_series_dropped{{{N}}}", "{{instance}} series left out"),
-            ),
-            "s", "below 0.5 s; nothing left out.", "runbook: PegelDroppedSeries.",
+            (q(f"pegel_metrics_last_scrape_seconds{{{N}}}", "{{instance}}"),), "s",
+            "below 0.5 s.", "scrape less often, or host fewer replicas on a broker.", width=6,
+        ),
+        Panel(
+            "Series left out",
+            (q(f"pegel_metrics_series_dropped{{{N}}}", "{{instance}}"),), "short",
+            "0.", "runbook: PegelDroppedSeries.", width=6, limits=((1, "orange"),),
         ),
     ),
 )  # fmt: skip

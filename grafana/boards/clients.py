@@ -16,7 +16,7 @@ CLIENTS = Dashboard(
         Panel(
             "Records acknowledged",
             (q(f"sum by (instance) (rate(pegel_producer_records_total{{{N}}}{RATE}))", "{{instance}}"),),
-            "cps", "what the application sends.", "less: see errors, then the brokers' Produce panel.",
+            "cps", "what the application sends.", "less: see errors, then the brokers' Produce panel.", width=6,
         ),
         Panel(
             "Records that failed, by error",
@@ -24,7 +24,7 @@ CLIENTS = Dashboard(
                 f"sum by (instance, error) (rate(pegel_producer_errors_total{{{N}}}{RATE}))",
                 "{{instance}} {{error}}", "no record failed",
             ),),
-            "cps", "none.", "they were not written: the application must send them again.",
+            "cps", "none.", "they were not written: the application must send them again.", width=6,
         ),
         *(
             Panel(
@@ -35,7 +35,7 @@ CLIENTS = Dashboard(
                 ),),
                 "s", "milliseconds, linger included.",
                 "above what brokers report: the network, or an event loop that is busy here.",
-                width=12 if quantile == 0.5 else 8,
+                width=6,
             )
             for quantile in (0.99,)
         ),
@@ -45,13 +45,13 @@ CLIENTS = Dashboard(
                 "histogram_quantile(0.5, sum by (le, instance) (rate("
                 f"pegel_producer_batch_bytes_bucket{{{N}}}{RATE})))", "{{instance}} p50",
             ),),
-            "bytes", "kilobytes under load.", "small batches cost brokers: raise linger_ms.",
+            "bytes", "kilobytes under load.", "small batches cost brokers: raise linger_ms.", width=6,
         ),
         Row("Consumers"),
         Panel(
             "Records read",
             (q(f"sum by (instance) (rate(pegel_consumer_records_total{{{N}}}{RATE}))", "{{instance}}"),),
-            "cps", "as many as are written.", "less: see lag.",
+            "cps", "as many as are written.", "less: see lag.", width=6,
         ),
         Panel(
             "From written to read, p99",
@@ -60,17 +60,17 @@ CLIENTS = Dashboard(
                 f"pegel_consumer_end_to_end_duration_seconds_bucket{{{N}}}{RATE})))", "{{instance}}",
             ),),
             "s", "milliseconds where the group keeps up; it counts from the record's timestamp.",
-            "seconds: the group lags.",
+            "seconds: the group lags.", width=6,
         ),
         Panel(
             "Records behind",
             (q(f"sum by (instance) (pegel_consumer_lag_records{{{N}}})", "{{instance}}"),), "short",
-            "near 0.", "runbook: PegelLagGrowing.",
+            "near 0.", "runbook: PegelLagGrowing.", width=6,
         ),
         Panel(
             "Rebalances",
             (q(f"sum by (instance) (rate(pegel_consumer_rebalances_total{{{N}}}{RATE}))", "{{instance}}"),),
-            "cps", "0, but when members come and go.", "runbook: PegelRebalanceStorm.",
+            "cps", "0, but when members come and go.", "runbook: PegelRebalanceStorm.", width=6,
         ),
     ),
 )  # fmt: skip

@@ -84,21 +84,26 @@ GROUPS = Dashboard(
         Row("The cluster, as clients see it"),
         Panel(
             "Brokers", (q(f"kafka_brokers{{{N}}}", "brokers"),), "short", "all of them.",
-            "runbook: PegelBrokerDown.",
+            "runbook: PegelBrokerDown.", width=6,
         ),
         Panel(
             "Under-replicated partitions",
             (q(f"sum(kafka_topic_partition_under_replicated_partition{{{N}}})", "partitions"),),
-            "short", "0.", "runbook: PegelUnderReplicated.",
+            "short", "0.", "runbook: PegelUnderReplicated.", width=6,
         ),
         Panel(
             "Age and cost of these figures",
             (
                 q(f"time() - pegel_exporter_last_refresh_timestamp_seconds{{{N}}}", "age"),
                 q(f"pegel_exporter_refresh_duration_seconds{{{N}}}", "cost"),
-                q(f"rate(pegel_exporter_refresh_errors_total{{{N}}}{RATE})", "errors each second"),
             ),
             "s", "the age stays below two intervals.", "the exporter cannot reach the cluster.",
+            width=6,
+        ),
+        Panel(
+            "Questions without an answer",
+            (q(f"rate(pegel_exporter_refresh_errors_total{{{N}}}{RATE})", "{{instance}}"),), "cps",
+            "0.", "the exporter cannot reach the cluster: its log says why.", width=6,
         ),
     ),
 )  # fmt: skip

@@ -55,6 +55,53 @@ def test_every_panel_says_what_is_normal_and_what_to_do() -> None:
         assert panel.width <= 24, where
 
 
+def _units(expr: str) -> set[str]:
+    """What the figures of an expression may be shown in, by the names of its metrics."""
+    name = next(n for n in re.findall(r"([a-z_0-9]+)\{", expr))
+    if " / " in expr:
+        return {"percentunit", "s"}
+    if "increase(" in expr and "histogram_quantile" not in expr:
+        return {"short"}
+    if "histogram_quantile" not in expr and "rate(" in expr:
+        if name.endswith("_bytes_total"):
+            return {"Bps"}
+        return {"percentunit"} if name.endswith("_seconds_total") else {"cps", "reqps"}
+    for part, unit in (("_seconds", "s"), ("_bytes", "bytes"), ("_imbalance", "percentunit"),
+                       ("_rate", "reqps")):  # fmt: skip
+        if part in name:
+            return {unit}
+    return {"short"}
+
+
+def test_units_are_those_of_the_metrics() -> None:
+    for board, panel in _panels():
+        for query in panel.queries:
+            assert panel.unit in _units(query.expr), f"{board.title}: {panel.title}: {query.expr}"
+
+
+def test_legends_tell_series_apart() -> None:
+    """Lines of one panel have different names, with every label by which they are grouped."""
+    for board, panel in _panels():
+        where = f"{board.title}: {panel.title}"
+        if panel.kind == "table":  # its columns are the labels
+            continue
+        assert len({query.legend for query in panel.queries}) == len(panel.queries), where
+        for query in panel.queries:
+            grouped = re.findall(r"\bby ?\(([^)]*)\)", query.expr)
+            labels = {label.strip() for group in grouped for label in group.split(",")}
+            shown = set(re.findall(r"\{\{(\w+)\}\}", query.legend))
+            if grouped:
+                assert labels - {"le", "cluster", "job"} == shown, f"{where}: {query.legend}"
+
+
+def test_limits_rise_and_shares_begin_at_nothing() -> None:
+    for board, panel in _panels():
+        values = [value for value, _ in panel.limits]
+        assert values == sorted(set(values)), f"{board.title}: {panel.title}"
+        if panel.unit == "percentunit":
+            assert panel.minimum == 0, f"{board.title}: {panel.title}"
+
+
 def test_titles_and_ids_are_unique() -> None:
     assert len({board.uid for board in BOARDS}) == len(BOARDS)
     for text in files().values():
