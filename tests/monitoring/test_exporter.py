@@ -184,7 +184,10 @@ def _public(directory: Path) -> str:
     )  # fmt: skip
     if built.returncode:
         why = built.stderr.strip().splitlines()[-1].strip()
-        pytest.skip(f"go install {PUBLIC}: {why}; PEGEL_KAFKA_EXPORTER may name a built one")
+        pytest.skip(
+            f"go install {PUBLIC}: {why}; run go build in a checkout of its repository and name "
+            "the program in PEGEL_KAFKA_EXPORTER"
+        )
     return str(directory / "kafka_exporter")
 
 
