@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from pegel.metrics.http import HttpRequest, HttpServer, Page, Route
@@ -13,6 +14,13 @@ from pegel_broker.metrics.collector import NodeCollector
 if TYPE_CHECKING:
     from pegel.metrics.exposition import Writer
     from pegel_broker.node import Node
+
+
+# What ``prometheus_client`` loads, some milliseconds each: at one go the loop would wait for all.
+_NEEDED = (
+    "html", "http.client", "http.server", "urllib.request", "wsgiref.simple_server", "ssl",
+    "prometheus_client",
+)  # fmt: skip
 
 
 def routes(node: Node) -> tuple[Mapping[str, Route], Mapping[str, Route]]:
@@ -49,6 +57,9 @@ class _MetricsPage:
 
     def write(self, request: HttpRequest) -> Page:
         """On the thread of the pages, one at a time."""
+        for name in () if self._writer else _NEEDED:
+            import_module(name)
+            give_way()
         from prometheus_client import GC_COLLECTOR, PROCESS_COLLECTOR
 
         from pegel.metrics.exposition import Writer, wants_openmetrics

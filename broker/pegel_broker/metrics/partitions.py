@@ -15,8 +15,8 @@ from pegel_broker.replication.hosted import HostedPartition
 from pegel_broker.replication.manager import ReplicaManager
 from pegel_broker.replication.partition import Leader
 
-# So many replicas are read without giving way: a third of a millisecond.
-SLICE = 500
+# So many replicas are read without giving way: half a millisecond.
+SLICE = 250
 
 Labels = tuple[str, str]
 
@@ -83,7 +83,7 @@ def series_dropped(replicas: ReplicaManager) -> int:
 class PartitionReadings:
     """One page after another, for one thread at a time.
 
-    ``pause`` is called every ``SLICE`` replicas.
+    ``pause`` is called before the first replica and every ``SLICE`` of them.
     """
 
     def __init__(self, pause: Callable[[], None]) -> None:
@@ -102,6 +102,7 @@ class PartitionReadings:
         if shown:
             hosted = self._in_order(hosted)
         columns = Columns()
+        self._pause()
         for begin in range(0, len(hosted), SLICE):
             columns.add(hosted[begin : begin + SLICE])
             self._pause()

@@ -25,7 +25,7 @@ from pegel.metrics.declaration import COUNTER, Column, Metric, Point, Reading
 from pegel.metrics.histogram import Histogram
 
 # So many points are written without giving way: about half a millisecond of work.
-SLICE = 1_000
+SLICE = 500
 # How many samples of a column are as much work as one other.
 COLUMN_GAIN = 10
 # Prefixes of one metric that are kept beyond twice those of its last page.
