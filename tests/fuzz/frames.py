@@ -134,6 +134,17 @@ def hostile_frame(r: Random, valid: list[bytes]) -> bytes:
     return framed(body)
 
 
+def sasl_tokens(r: Random) -> list[bytes]:
+    """First tokens of every mechanism, and second ones that prove nothing."""
+    nonce = r.getrandbits(128).to_bytes(16, "big").hex().encode()
+    final = b"c=biws,r=" + nonce + b",p=" + b"A" * 43 + b"="
+    return [
+        b"\0alice\0guess", b"alice\0alice\0guess", b"\0alice\0", b"n,,n=alice,r=" + nonce,
+        b"n,a=alice,n=alice,r=" + nonce, b"y,,n=alice,r=" + nonce, b"n,,n=__broker,r=" + nonce,
+        b"p=tls-unique,,n=alice,r=" + nonce, b"n,,n=alice,r=" + nonce + b",tokenauth=true", final,
+    ]  # fmt: skip
+
+
 def batches(r: Random) -> list[bytes]:
     return [
         bytes(

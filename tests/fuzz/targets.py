@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import random
 import struct
-from typing import Protocol
+from collections.abc import Mapping
+from typing import ClassVar, Protocol
 
 from pegel.errors import PegelError
 from pegel.network.connection import Connection
@@ -14,6 +15,8 @@ from pegel.protocol.codec import encode_request
 from pegel.protocol.errors import ProtocolError
 from pegel.protocol.messages import REQUESTS
 from pegel.protocol.messages.api_versions import ApiVersionsRequest
+from pegel.protocol.messages.sasl_authenticate import SaslAuthenticateRequest
+from pegel.protocol.messages.sasl_handshake import SaslHandshakeRequest
 from pegel.record.batch import CorruptBatchError
 from pegel.record.decode import decode_batch
 from pegel.seams import World
@@ -26,7 +29,7 @@ from tests.fuzz import frames
 from tests.fuzz.transport import MemoryTransport, TappedNetwork
 from tests.support.disk_queue import LoopDiskQueues
 from tests.support.memory_disk import MemoryDisk
-from tests.support.node import NodeUnderTest, free_port
+from tests.support.node import NO_ID, NodeUnderTest, free_port
 
 REQUEST = frames.framed
 STEPS_MAX = 200
@@ -60,6 +63,8 @@ class Target(Protocol):
 class _NodeTarget:
     """A node of one on a disk in memory."""
 
+    settings: ClassVar[Mapping[str, str]] = {}
+
     def __init__(self) -> None:
         self.network = TappedNetwork()
         self.transport: MemoryTransport | None = None
@@ -67,10 +72,11 @@ class _NodeTarget:
     async def start(self, r: random.Random) -> None:
         self.r = r
         self.disk = MemoryDisk()
+        self.disk.write_file("/users", b"alice:secret")
         world = World(RealClock(), self.network, self.disk, LoopDiskQueues(), random.Random(1))
         config = NodeConfig(
             node_id=1, data_dir="/node", controllers={1: ("127.0.0.1", free_port())},
-            listen=("127.0.0.1", 0), http=("127.0.0.1", 0),
+            listen=("127.0.0.1", 0), http=("127.0.0.1", 0), settings=self.settings,
         )  # fmt: skip
         self.node = Node(world, config)
         await self.node.start()
@@ -124,6 +130,50 @@ class BrokerTarget(_NodeTarget):
 
     def draw(self) -> bytes:
         return frames.hostile_frame(self.r, self.valid)
+
+
+class LoginTarget(_NodeTarget):
+    """A client listener that asks who is there: nobody who is drawn here comes in."""
+
+    settings: ClassVar[Mapping[str, str]] = {
+        "sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512",
+        "sasl.bootstrap.users.file": "/users",
+        "connection.failed.authentication.delay.ms": "0",
+    }
+
+    async def start(self, r: random.Random) -> None:
+        await super().start(r)
+        self.valid = frames.kafka_requests(r, NO_ID)
+        self.tokens = frames.sasl_tokens(r)
+        self.raw = False
+
+    async def connect(self) -> None:
+        self.hang_up()
+        assert self.node.addresses.client is not None
+        self.transport = self.network.connect_to(self.node.addresses.client[1])
+        mechanism = self.r.choice(("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "PEGEL-BROKER", ""))
+        version = self.r.randrange(2)
+        self.raw = bool(mechanism) and version == 0
+        if mechanism:
+            request = SaslHandshakeRequest(mechanism=mechanism)
+            self.feed(b"".join(encode_request(request, version, 1, "fuzz")))
+
+    def draw(self) -> bytes:
+        if self.r.random() < 0.3:
+            return frames.hostile_frame(self.r, self.valid)
+        token = frames.mutate(self.r, self.r.choice(self.tokens))
+        if self.raw:
+            return frames.framed(token)
+        request = SaslAuthenticateRequest(auth_bytes=token)
+        return b"".join(encode_request(request, self.r.randrange(3), 2, "fuzz"))
+
+    async def check(self) -> None:
+        await super().check()
+        assert self.node.listener is not None
+        door = self.node.listener.door
+        assert door is not None
+        assert door.counters.failed > 0
+        assert door.counters.successful == 0, "somebody came in"
 
 
 class ControllerTarget(_NodeTarget):
@@ -272,6 +322,7 @@ async def _until(condition: object, what: str) -> None:
 TARGETS = {
     "broker": BrokerTarget,
     "controller": ControllerTarget,
+    "login": LoginTarget,
     "http": HttpTarget,
     "client": ClientTarget,
 }

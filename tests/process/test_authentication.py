@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import pegel
+from pegel.admin.types import ConfigResourceType
 from pegel.testing import LocalCluster
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(120)]
@@ -228,3 +229,37 @@ def test_commands_log_in(cluster: LocalCluster, tmp_path: Path) -> None:
     assert pegel_command("users", "delete", "carol", **admin) == (0, "user carol is gone\n", "")
     code, _, err = pegel_command("users", "delete", "carol", **admin)
     assert (code, "does not exist" in err) == (1, True)
+
+
+def test_it_is_turned_on_broker_by_broker(tmp_path: Path) -> None:
+    """No follower leaves the in-sync replicas for longer than its own restart."""
+
+    def all_in_sync(cluster: LocalCluster) -> bool:
+        for node_id in cluster.nodes:
+            for entry in cluster.view(node_id)["broker"]["partitions"]:
+                if entry["topic"] == "t" and entry["role"] == "leader":
+                    return sorted(entry["isr"]) == [1, 2, 3]
+        return False
+
+    users = tmp_path / "users"
+    users.write_text("alice:first\n")
+    with LocalCluster(brokers=3, data_dir=tmp_path / "c") as cluster:
+        with pegel.Client(cluster.bootstrap) as client:
+            client.create_topic("t", replication=3, config={"min.insync.replicas": 2})
+            client.send("t", b"0")
+        for node_id in cluster.nodes:
+            properties = cluster.nodes[node_id].data_dir / "server.properties"
+            text = properties.read_text().replace("listeners=PLAINTEXT", "listeners=SASL_PLAINTEXT")
+            properties.write_text(f"{text}sasl.bootstrap.users.file={users}\n")
+            cluster.terminate(node_id)
+            cluster.restart(node_id)
+            until = time.monotonic() + PATIENCE
+            while not all_in_sync(cluster):
+                assert time.monotonic() < until, f"not in sync after node {node_id}"
+                time.sleep(0.05)
+        with connect(cluster, pegel.Scram256("alice", "first")) as client:
+            client.admin.alter_config(ConfigResourceType.TOPIC, "t", {"min.insync.replicas": 3})
+            client.send("t", b"1")
+            with client.consumer("t", offset_reset="earliest") as consumer:
+                found = [next(consumer).value for _ in range(2)]
+            assert found == [b"0", b"1"]
