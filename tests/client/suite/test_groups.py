@@ -25,7 +25,10 @@ QUICK = {"offset_reset": "earliest", "heartbeat_interval": 0.1, "session_timeout
 
 
 class Reader(threading.Thread):
-    """A member with a client of its own that reads until it is told to stop."""
+    """A member with a client of its own that reads until it is told to stop.
+
+    It stops where there is nothing to read: a batch counts as finished when its reader comes back.
+    """
 
     def __init__(self, system: System, flavour: str, topic: str, **settings: Any) -> None:
         super().__init__(daemon=True)
@@ -44,8 +47,10 @@ class Reader(threading.Thread):
                 connect(*self._arguments) as client,
                 client.consumer(self._topic, **self._settings) as consumer,
             ):
-                while not self.stopping:
+                while True:
                     batch = consumer.next_batch(timeout=0.1)
+                    if batch is None and self.stopping:
+                        break
                     self.values += batch.values if batch is not None else ()
                     self.assigned = consumer.assignment
         except BaseException as error:
