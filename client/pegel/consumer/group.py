@@ -12,6 +12,7 @@ import inspect
 import itertools
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from pegel.cluster import Cluster
@@ -189,6 +190,10 @@ class GroupSession:
         except BrokerError as error:
             self.core.on_member_error(who.generation, error.code)
             self._woken()
+            living = self._task is not None and not self._task.done()
+            if error.code is ErrorCode.ILLEGAL_GENERATION and living:
+                # On its way into the next generation it keeps what it has, and commits it there.
+                error.retriable = self.core.generation != NO_GENERATION
             raise
 
     async def committed(
@@ -213,6 +218,10 @@ class GroupSession:
         """Commit what is finished, give everything back, leave; at most ``timeout`` seconds."""
         self._hearts.remove(self._pulse)
         self._pulse.identity = None
+        if self._auto is not None:
+            with suppress(PegelError):  # a group that rebalances takes it only from who goes along
+                await self._auto.flush(timeout / 4)
+            timeout *= 3 / 4
         if self._task is not None:
             self._cluster.metadata.unlisten(self._on_metadata)
             self._task.cancel()

@@ -13,6 +13,8 @@ import pytest
 from pegel.client import AsyncClient
 from pegel.config import ClientOptions
 from pegel.consumer.consumer import Consumer
+from pegel.consumer.group import GroupSession
+from pegel.consumer.membership import Phase
 from pegel.errors import CommitFailedError, GroupError, NoOffsetError, RequestTimeoutError
 from pegel.protocol.api_keys import ApiKey
 from pegel.protocol.errors import ErrorCode
@@ -437,5 +439,33 @@ def test_each_batch_is_committed_but_never_more_than_one_commit_at_a_time() -> N
                 if p.partition_index == tp.partition
             ]
             assert offsets == sorted(offsets)
+
+    run(body)
+
+
+def test_a_commit_of_the_generation_before_is_made_again_in_the_next() -> None:
+    """Cooperative members read on while they join. A commit that the coordinator gets when the
+    others are ahead already is refused, and what it was about stayed uncommitted until the
+    partition's next batch."""
+
+    async def body(cluster: FakeCluster, client: AsyncClient) -> None:
+        fill(cluster, 10)
+        async with member(client) as consumer:
+            await drain(consumer, [], 40)
+            await consumer.next_batch(timeout=0.01)
+            await committed(cluster, 10, *T)
+            session = consumer._group
+            assert isinstance(session, GroupSession)
+            cluster.script(ApiKey.JOIN_GROUP, *[ErrorCode.COORDINATOR_LOAD_IN_PROGRESS] * 30)
+            cluster.script(ApiKey.OFFSET_COMMIT, ErrorCode.ILLEGAL_GENERATION)
+            session.core.request_rejoin("a test wants it")
+            session._woken()
+            while session.core.phase is not Phase.JOIN:
+                await asyncio.sleep(0)
+            fill(cluster, 10)
+            await drain(consumer, [], 40)
+            assert session.core.phase is Phase.JOIN
+            await consumer.next_batch(timeout=0.01)
+            await committed(cluster, 20, *T)
 
     run(body)
