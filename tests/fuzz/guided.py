@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 TARGETS = ("broker", "controller", "client", "http")
 CORPUS = Path(__file__).parent / "guided"
 INPUT_BYTES_MAX = 4096
+EXAMPLES_MAX = 200
 COVERED = b"INITED"  # libFuzzer's word once it has run what it began with
 INPUT_SECONDS_MAX = 20
 MEMORY_MIB_MAX = 2048
@@ -115,7 +116,10 @@ def worker(target: str, seconds: int, found: str, seeds: str) -> None:
     loop = asyncio.new_event_loop()
     player: Player = inputs.Player(target, INPUTS_OF_A_LIFE)
     loop.run_until_complete(player.start())
-    for number, data in enumerate(player.examples(random.Random(0))):
+    examples = list(player.examples(random.Random(0)))
+    # All are run before the first new one: a short run is not to spend itself on them.
+    chosen = random.Random(seconds).sample(examples, min(len(examples), EXAMPLES_MAX))
+    for number, data in enumerate(chosen):
         Path(seeds, f"example-{number}").write_bytes(data[:INPUT_BYTES_MAX])
 
     def one(data: bytes) -> None:
