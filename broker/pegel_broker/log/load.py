@@ -380,12 +380,14 @@ class _Loader:
             recovery_point=2**63 - 1 if options.clean else options.recovery_point,
             high_watermark=options.high_watermark,
             valid_after=valid_after,
+            cut_short=end.cut_short,
             page_cache_lost=options.page_cache_lost,
         ):
             why = recovery.evidence(
                 next_offset=end.next_offset,
                 recovery_point=options.recovery_point,
                 high_watermark=options.high_watermark,
+                valid_after=valid_after,
             )
             raise CorruptLogError(segment.path(), end.position, f"{problem}; {why}")
         for later in reversed(loaded.segments[number + 1 :]):

@@ -25,11 +25,13 @@ class ScanEnd(NamedTuple):
     """Where a scan stopped: the byte after the last valid batch, and the offset after it.
 
     ``problem`` says why the batch at ``position`` is not valid; None at the end of the file.
+    ``cut_short``: the file ends within that batch, and what is there of it may be its beginning.
     """
 
     position: int
     next_offset: int
     problem: str | None
+    cut_short: bool = False
 
 
 def scan_batches(
@@ -55,9 +57,13 @@ def scan_batches(
         if len(chunk) - at < HEADER_SIZE:
             chunk, start, at = read(position, chunk_size), position, 0
             if len(chunk) < HEADER_SIZE:
-                return ScanEnd(position, next_offset, f"{size - position} bytes are no header")
+                few = f"{size - position} bytes are no header"
+                return ScanEnd(position, next_offset, few, cut_short=True)
         header = read_header(chunk, at)
-        problem = _header_problem(header, size - position, next_offset, gaps)
+        problem = _header_problem(header, next_offset, gaps)
+        cut_short = problem is None and header.size > size - position
+        if cut_short:
+            problem = f"a batch of {header.size} bytes, {size - position} are here"
         if problem is None and checksums:
             if header.size > len(chunk) - at:
                 wanted = max(header.size, SCAN_CHUNK_BYTES)
@@ -67,20 +73,16 @@ def scan_batches(
             except CorruptBatchError as error:
                 problem = str(error)
         if problem is not None:
-            return ScanEnd(position, next_offset, problem)
+            return ScanEnd(position, next_offset, problem, cut_short)
         on_batch(position, header)
         position += header.size
         next_offset = header.next_offset
     return ScanEnd(position, next_offset, None)
 
 
-def _header_problem(
-    header: BatchHeader, bytes_left: int, next_offset: int, gaps: bool
-) -> str | None:
+def _header_problem(header: BatchHeader, next_offset: int, gaps: bool) -> str | None:
     if header.batch_length < HEADER_SIZE - 12:
         return f"a batch cannot be {header.batch_length} bytes long"
-    if header.size > bytes_left:
-        return f"a batch of {header.size} bytes, {bytes_left} are here"
     if header.magic != 2:
         return f"magic is {header.magic}, not 2"
     if header.last_offset_delta < 0 or header.last_offset_delta > MAX_RELATIVE_OFFSET:
@@ -110,7 +112,8 @@ def find_valid_batch(read: Reader, size: int, position: int, next_offset: int) -
                 break
             header = read_header(chunk, at)
             if (
-                _header_problem(header, size - position - at, next_offset, True) is None
+                _header_problem(header, next_offset, True) is None
+                and header.size <= size - position - at
                 and header.base_offset - next_offset <= MAX_RELATIVE_OFFSET
             ):
                 budget -= header.size
@@ -130,11 +133,14 @@ def _is_valid(batch: Buffer, header: BatchHeader) -> bool:
     return True
 
 
-def evidence(*, next_offset: int, recovery_point: int, high_watermark: int) -> str:
+def evidence(
+    *, next_offset: int, recovery_point: int, high_watermark: int, valid_after: bool
+) -> str:
     """In words, why ``is_damage`` says so: why what follows ``next_offset`` is not cut off."""
     end = max(recovery_point, high_watermark)
     if end <= next_offset:
-        return f"this is offset {next_offset}, and valid batches follow it: nothing is cut off"
+        why = "valid batches follow it" if valid_after else "no write that was cut short looks so"
+        return f"this is offset {next_offset}, and {why}: nothing is cut off"
     known = "acknowledged" if high_watermark >= recovery_point else "synced to disk"
     return (
         f"this is offset {next_offset}, and records up to offset {end - 1} were {known}: "
@@ -148,6 +154,7 @@ def is_damage(
     recovery_point: int,
     high_watermark: int,
     valid_after: bool,
+    cut_short: bool,
     page_cache_lost: bool,
 ) -> bool:
     """Is an invalid batch at ``next_offset`` damage, rather than the torn end of the last write?
@@ -156,7 +163,13 @@ def is_damage(
     and what has a valid batch after it was written before it: both lie in the page cache, so a
     crash of the process alone loses neither, while a crash of the host (``page_cache_lost``) may
     lose any of it. Such a host is not trusted with the leadership before it has caught up.
+
+    A crash of the process alone leaves of the last write its beginning (``cut_short``): a batch
+    that is all there and not valid was changed by something else, and may have been acknowledged
+    since the high watermark was last put down.
     """
     if next_offset < recovery_point:
         return True
-    return not page_cache_lost and (next_offset < high_watermark or valid_after)
+    if page_cache_lost:
+        return False
+    return next_offset < high_watermark or valid_after or not cut_short

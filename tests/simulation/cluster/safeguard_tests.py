@@ -84,7 +84,10 @@ BY_TESTS = {
     ),
     "a torn end is cut by its checksum": (
         "tests/broker/log/test_recovery.py::"
-        "test_a_torn_last_batch_is_cut_wherever_its_bytes_are_wrong"
+        "test_a_last_batch_that_is_not_valid_is_cut_only_if_a_crash_can_have_left_it"
+    ),
+    "a last batch that is all there and not valid is damage": (
+        "tests/broker/log/test_recovery.py::test_zeros_in_the_place_of_the_last_batch_are_not_cut"
     ),
     "damage in the middle is not cut as if it were a torn end": (
         "tests/broker/log/test_recovery.py::"

@@ -357,6 +357,12 @@ _TABLE: list[tuple[str, str, str, str]] = [
         "if False:",
     ),
     (
+        "a last batch that is all there and not valid is damage",
+        "pegel_broker.log.recovery:is_damage",
+        "valid_after or not cut_short",
+        "valid_after",
+    ),
+    (
         "damage in the middle is not cut as if it were a torn end",
         "pegel_broker.log.recovery:is_damage",
         "if next_offset < recovery_point:",
