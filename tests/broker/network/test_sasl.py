@@ -455,3 +455,36 @@ def test_a_file_of_users_that_makes_no_sense_ends_the_node(users: str, why: str)
         assert "hidden" not in str(raised.value)
 
     asyncio.run(main())
+
+
+def test_a_log_in_that_is_not_answered_ends_within_the_time_out_and_leaves_nothing() -> None:
+    async def main(node: NodeUnderTest) -> None:
+        from pegel import Plain, RequestTimeoutError
+
+        listener = node.node.listener
+        assert listener is not None
+        assert listener.door is not None
+        assert node.node.addresses.client is not None
+        forever = asyncio.Event()
+
+        async def hang(check: object) -> bool:
+            return await forever.wait()
+
+        listener.door.fits = hang  # type: ignore[method-assign]
+        host, port = node.node.addresses.client
+        network, clock = RealNetwork(), RealClock()
+        credentials = Plain("alice", "a secret")
+        with pytest.raises(RequestTimeoutError, match=f"{host}:{port} did not answer"):
+            await Connection.open(network, clock, host, port, credentials=credentials, timeout=0.1)
+        opening = asyncio.create_task(
+            Connection.open(network, clock, host, port, credentials=credentials)
+        )
+        while listener.connections < 1:
+            await asyncio.sleep(0)
+        opening.cancel()
+        await asyncio.gather(opening, return_exceptions=True)
+        async with asyncio.timeout(20):
+            while listener.connections:
+                await asyncio.sleep(0.001)
+
+    run(main, **SETTINGS)
