@@ -6,8 +6,10 @@ import re
 import subprocess
 from typing import Any
 
+import click
 import yaml
 
+from pegel.cli.main import pegel
 from tests.monitoring.stack import RULES, quicker
 from tests.monitoring.tools import ROOT, tool
 
@@ -70,6 +72,23 @@ def test_the_runbook_names_alerts_metrics_and_settings_that_exist() -> None:
     assert set(re.findall(r"\bpegel_\w+", text)) <= known
     mentioned = set(re.findall(r"\bPegel[A-Z]\w+", text))
     assert mentioned <= {alert["alert"] for alert in _alerts()}
+
+
+def test_the_commands_of_the_runbook_exist_with_their_options() -> None:
+    text = (ROOT / "docs" / "runbook.md").read_text()
+    found = re.findall(r"^\$ (pegel [^#\n]+)|`(pegel [^`]+)`", text, re.MULTILINE)
+    commands = {(one or other).strip() for one, other in found}
+    assert len(commands) > 8
+    for command in sorted(commands):
+        context = click.Context(pegel)
+        resolved: click.Command = pegel
+        rest = command.split()[1:]
+        while isinstance(resolved, click.Group):
+            child = resolved.get_command(context, rest[0])
+            assert child is not None, command
+            resolved, rest = child, rest[1:]
+        options = {name for parameter in resolved.params for name in parameter.opts}
+        assert {word for word in rest if word.startswith("-")} <= options, command
 
 
 def test_quicker_rules_keep_their_expressions() -> None:
