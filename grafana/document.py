@@ -33,12 +33,12 @@ _MEASURED = """\
 What is beyond a limit is left out and counted in `pegel_metrics_series_dropped`; the sums stay.
 
 A node with 1,000 replicas, a third of them led, shows 7,138 series: 410 kB, 31 kB compressed. A
-scrape took 6.1 ms of CPU under load (95 %: 5.0 to 8.1) and 5.7 ms on an idle node, sockets and
-compression included: with one each second, 0.6 % of a core. A page is written on a thread, in
-pieces between which the event loop has its turn: the longest took 1.3 ms, and once, when the first
-page loads what pages are written with, 10 ms (of which Python lets a loop wait for 5 at most). What
-the loop does itself, one answer in each of its turns, does not grow with the number of scrapers.
-Records a second with scrapes by those without: 0.98, with an interval of 0.76 to 1.44 on two cores
+scrape took 6.3 ms of CPU under load (95 %: 4.2 to 7.4) and 7.7 ms on an idle node (5.6 to 12.5),
+sockets and compression included: with one each second, 0.6 % of a core. A page is written on a
+thread, in pieces between which the event loop has its turn: the longest took 1.2 ms, and once, when
+the first page loads what pages are written with, 8 to 10 ms (of which Python lets a loop wait for 5
+at most). What the loop does itself is one answer in each of its turns, however many have asked.
+Records a second with scrapes by those without: 0.995, with an interval of 0.84 to 1.16 on two cores
 with much other work; the CPU is the figure to trust. All by
 `python -m tests.monitoring.measure_scrape`, which takes turns with and without scrapes.
 """
