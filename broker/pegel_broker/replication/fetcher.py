@@ -311,11 +311,12 @@ class ReplicaFetcher:
     def _build(self) -> FetchRequest:
         options, manager, paced = self._manager.options, self._manager, self._paced
         topics, forgotten = self._followed.take()
+        wait = options.fetch_wait_max_ms if paced is None else PACED_WAIT_MS
         return FetchRequest(
             replica_state=ReplicaState(
                 replica_id=manager.node_id, replica_epoch=manager.broker_epoch()
             ),
-            max_wait_ms=options.fetch_wait_max_ms if paced is None else PACED_WAIT_MS,
+            max_wait_ms=0 if self._followed.dirty else wait,  # the rest of what is to be named
             min_bytes=1,
             max_bytes=options.fetch_response_max_bytes if paced is None else paced.pace.slice_bytes,
             session_id=self._followed.session_id,

@@ -7,6 +7,7 @@ only what changed since the last one. ``fetch_session.py`` is the leader's side.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from pegel_broker.replication.hosted import HostedPartition
 
 Key = tuple[UUID, int]
+# Partitions in one request: with a topic for each, both stay below ``MAX_REQUEST_ELEMENTS``.
+NAMED_MAX = 4_000
+FORGOTTEN_MAX = 500
 _LAST_EPOCH = 0x7FFFFFFF
 
 
@@ -77,29 +81,32 @@ class Followed:
     def take(self) -> tuple[list[FetchTopic], list[ForgottenTopic]]:
         """What the next request names, and what it leaves out from now on.
 
-        Everything for a new session, else what changed since the last request.
+        Everything for a new session, else what changed since the last request; more than
+        ``NAMED_MAX`` in several requests.
         """
-        full = self.session_id == 0
-        if full:
+        if self.session_id == 0:
             self.session_epoch = 0
             self._forgotten.clear()
-            keys = list(self.partitions)
-        else:
-            keys = list(self.dirty)
-        self.dirty.clear()
+            for known in self.partitions.values():
+                known.asked = None
+            self.dirty = dict.fromkeys(self.partitions)
+        keys = list(islice(self.dirty, NAMED_MAX))
+        if len(keys) == len(self.dirty):
+            self.dirty.clear()
         named: dict[UUID, list[FetchPartition]] = {}
         for key in keys:
+            self.dirty.pop(key, None)
             following = self.partitions.get(key)
             if following is None:
                 continue
             if following.truncating or following.delayed:
                 # Left out of the session until it is ready again.
-                if not full and following.asked is not None:
+                if following.asked is not None:
                     self._forgotten[key] = None
                 following.asked = None
                 continue
             asked = _claim(following)
-            if not full and asked == following.asked:
+            if asked == following.asked:
                 continue
             following.asked = asked
             offset, epoch, last_epoch, log_start = asked
@@ -114,9 +121,9 @@ class Followed:
                 )
             )
         forgotten: dict[UUID, list[int]] = {}
-        for topic_id, partition in self._forgotten:
+        for topic_id, partition in list(islice(self._forgotten, FORGOTTEN_MAX)):
             forgotten.setdefault(topic_id, []).append(partition)
-        self._forgotten.clear()
+            del self._forgotten[topic_id, partition]
         return (
             [FetchTopic(topic_id=t, partitions=p) for t, p in named.items()],
             [ForgottenTopic(topic_id=t, partitions=p) for t, p in forgotten.items()],

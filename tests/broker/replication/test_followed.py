@@ -6,7 +6,15 @@ from types import SimpleNamespace
 from typing import cast
 from uuid import UUID
 
-from pegel_broker.replication.followed import Followed, Following, Key
+from pegel.protocol.codec import decode_request, encode_request, read_request_header
+from pegel.protocol.messages.fetch import FetchRequest
+from pegel_broker.replication.followed import (
+    FORGOTTEN_MAX,
+    NAMED_MAX,
+    Followed,
+    Following,
+    Key,
+)
 from pegel_broker.replication.hosted import HostedPartition
 
 TOPIC = UUID(int=1)
@@ -94,3 +102,31 @@ def test_the_epoch_of_a_session_wraps_to_one_and_a_reset_begins_anew() -> None:
     it.reset()
     assert taken(it) == ({0: 5}, [])
     assert (it.session_id, it.session_epoch) == (0, 0)
+
+
+def test_more_than_one_request_can_name_takes_several() -> None:
+    """A leader takes a bounded number of elements; here every partition has a topic of its own."""
+    count = 2 * NAMED_MAX + 7
+    it = Followed(1 << 20)
+    for number in range(count):
+        it.add((UUID(int=number + 1), 0), partition(number))
+    for _ in range(2):  # a new session after a lost one names all of it again
+        it.reset()
+        sizes = []
+        while True:
+            topics, _ = it.take()
+            request = FetchRequest(max_wait_ms=0, min_bytes=1, topics=topics)
+            frame = memoryview(b"".join(encode_request(request, 17, 1, "follower")))[4:]
+            decode_request(read_request_header(frame), frame)
+            it.on_answered(99)
+            sizes.append(len(topics))
+            if not it.dirty:
+                break
+        assert sizes == [NAMED_MAX, NAMED_MAX, 7]
+    for key in list(it.partitions):
+        it.remove(key)
+    forgotten = 0
+    while batch := it.take()[1]:
+        assert len(batch) <= FORGOTTEN_MAX
+        forgotten += len(batch)
+    assert forgotten == count
