@@ -59,6 +59,7 @@ class DirectoryKeeper:
         self._dirty_files: dict[str, None] = {}
         # Logs that are gone, and that the checkpoint files may still name.
         self._named: dict[tuple[str, int], None] = {}
+        self._to_make: list[Callable[[], None]] = []
         self._dirty_epochs: dict[StoredLog, None] = {}
         self._dirty_ids: dict[StoredLog, None] = {}
         self._files_handle: asyncio.Handle | None = None
@@ -120,15 +121,27 @@ class DirectoryKeeper:
     def before_making(self, key: tuple[str, int], make: Callable[[], None]) -> None:
         """Call ``make`` for a new log once no checkpoint names an earlier one of its name.
 
-        After a crash the new log would else be found to lack what the old one had synced.
+        After a crash the new log would else be found to lack what the old one had synced. All that
+        come in one turn of the loop wait for one write: each names every log.
         """
         if key not in self._named:
             make()
             return
         del self._named[key]
+        if not self._to_make:
+            self._loop.call_soon(self._write_before_making)
+        self._to_make.append(make)
+
+    def _write_before_making(self) -> None:
+        waiting, self._to_make = self._to_make, []
+
+        def written(_result: None) -> None:
+            for make in waiting:
+                make()
+
         for name in _CONTENT:
             self.mark(name)
-        self.write_checkpoints(lambda _result: make())
+        self.write_checkpoints(written)
 
     def _encode(self, file_name: str, lowered: dict[StoredLog, int]) -> bytes:
         value_of = _CONTENT[file_name]

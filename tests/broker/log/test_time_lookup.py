@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
+import uuid
 
 import pytest
 
@@ -72,6 +74,33 @@ def test_a_topic_made_again_under_its_old_name_starts_empty() -> None:
         assert again is not None
         assert (again.log_end_offset, again.topic_id) == (1, new_id)
         assert not [p for p in harness.disk.directories if p.endswith("-delete")]
+
+    run(main)
+
+
+def test_a_thousand_topics_made_again_wait_for_one_write_of_the_checkpoints() -> None:
+    """Each of these files names every log: a write for each topic would take minutes."""
+
+    async def main() -> None:
+        harness = Harness()
+        manager = await harness.manager()
+        for number in range(30):
+            manager.create(f"t{number}", 0, TOPIC_ID).append_as_leader(batch(3), 0, NOW)
+        for log in manager.logs():
+            await settle(log)
+        await manager.close()
+        manager = await harness.manager()
+        await asyncio.gather(*(manager.delete(f"t{number}", 0) for number in range(30)))
+        written: list[str] = []
+        harness.disk.fault = lambda call, path: (
+            written.append(path) if call == "write_file" and path.endswith("-checkpoint") else None
+        )
+        made = [manager.create(f"t{number}", 0, uuid.UUID(int=5)) for number in range(30)]
+        for log in made:
+            log.append_as_leader(batch(1), 0, NOW)
+            await settle(log)
+        assert len(written) == len(set(written)) > 1
+        await manager.close()
 
     run(main)
 
