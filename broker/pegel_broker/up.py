@@ -18,7 +18,11 @@ from pegel_broker.claim import claim
 from pegel_broker.layout import ADMIN, PASSWORD_FILE, USERS_FILE, Layout, plan, require_login
 
 READY_TIMEOUT = 30.0
-STOP_TIMEOUT = 5.0
+# A node that has just made thousands of partitions has files to sync; killed, it reads them again.
+STOP_TIMEOUT = 30.0
+STOP_NOTICE = 3.0
+# What comes within it is the same Ctrl-C: some programs hand on what the whole group got anyway.
+SAME_SIGNAL = 0.5
 
 
 @dataclass(slots=True)
@@ -168,6 +172,8 @@ class _Cluster:
         self._lifeline = os.pipe()
         self._wake = os.pipe()
         self._stopping = False
+        self._asked_at = 0.0
+        self._hurry = False  # asked again
         os.set_blocking(self._wake[1], False)
         signal.set_wakeup_fd(self._wake[1], warn_on_full_buffer=False)
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -175,6 +181,11 @@ class _Cluster:
         signal.signal(signal.SIGCHLD, lambda *_: None)
 
     def _on_stop(self, *_: object) -> None:
+        now = time.monotonic()
+        if not self._stopping:
+            self._asked_at = now
+        elif now > self._asked_at + SAME_SIGNAL:
+            self._hurry = True
         self._stopping = True
 
     def fork(self, node_id: int, config: object) -> None:
@@ -323,15 +334,24 @@ class _Cluster:
         sys.stdout.flush()
 
     def _stop(self) -> None:
-        """SIGTERM to all, and SIGKILL to who does not go."""
+        """SIGTERM to all, and SIGKILL to who does not go, or at a second signal."""
         for child in self._alive():
             os.kill(child.pid, signal.SIGTERM)
             os.kill(child.pid, signal.SIGCONT)  # one that was paused could not end
-        deadline = time.monotonic() + STOP_TIMEOUT
-        while self._alive() and time.monotonic() < deadline:
-            self._wait(min(0.2, max(0.0, deadline - time.monotonic())))
+        began, told = time.monotonic(), False
+        while self._alive() and not self._hurry:
+            waited = time.monotonic() - began
+            if waited >= STOP_TIMEOUT:
+                break
+            if waited >= STOP_NOTICE and not told:
+                told = True
+                nodes = ", ".join(str(child.node_id) for child in self._alive())
+                self._say(f"waiting for node {nodes} to write to disk; Ctrl-C kills")
+            self._wait(0.2)
         for child in self._alive():
-            self._say(f"node {child.node_id} did not stop in {STOP_TIMEOUT:g} s: killed")
+            self._say(
+                f"node {child.node_id} did not stop in {time.monotonic() - began:.0f} s: killed"
+            )
             os.kill(child.pid, signal.SIGKILL)
             os.waitpid(child.pid, 0)
 

@@ -384,3 +384,42 @@ def test_a_start_waits_for_a_majority_and_goes_on_with_it(tmp_path: Path) -> Non
     finally:
         alone.kill()
         alone.wait()
+
+
+_STUBBORN = """
+import os, signal, sys, time
+from pathlib import Path
+from pegel_broker import up
+
+up.SAME_SIGNAL = 0.0
+cluster = up._Cluster(Path(sys.argv[1]), None, "info", "text")
+ready = os.pipe()
+pid = os.fork()
+if pid == 0:
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGTERM, lambda *_: os.write(1, b"asked\\n"))
+    os.write(ready[1], b"x")
+    while True:
+        time.sleep(60)
+os.read(ready[0], 1)
+cluster._children[1] = up._Child(1, pid, -1)
+print(pid, flush=True)
+cluster._wait(None)
+cluster._stop()
+"""
+
+
+def test_a_second_ctrl_c_does_not_wait_for_a_node_that_does_not_stop(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", _STUBBORN, str(tmp_path)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    pid = int(process.stdout.readline())
+    process.send_signal(signal.SIGINT)
+    assert process.stdout.readline() == "asked\n"
+    assert not _is_gone(pid)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=WAIT)
+    assert "node 1 did not stop" in err
+    assert _is_gone(pid)
