@@ -93,6 +93,7 @@ class ReplicaFetcher:
         self._answered_at = 0.0
         self._changed = asyncio.Event()  # there may be something to ask for
         self._answer: asyncio.Future[_Answer] | None = None  # of the request in flight
+        self._may_wait = True  # the request in flight, at the leader
         self._interrupt_timer: asyncio.TimerHandle | None = None
         self._task = asyncio.create_task(
             self._run(), name=f"replica-fetcher-{leader_id}{'' if paced is None else '-paced'}"
@@ -128,7 +129,7 @@ class ReplicaFetcher:
         self._interrupt_timer = None
         if self._manager.arrivals:
             self._interrupt_soon()  # more is on its way: one new session for all of it
-        elif self._followed.dirty:
+        elif self._followed.dirty and self._may_wait:
             self._give_up()
 
     def remove(self, hosted: HostedPartition) -> None:
@@ -312,11 +313,14 @@ class ReplicaFetcher:
         options, manager, paced = self._manager.options, self._manager, self._paced
         topics, forgotten = self._followed.take()
         wait = options.fetch_wait_max_ms if paced is None else PACED_WAIT_MS
+        # Not before all is named: until then requests follow one another, and none is given up for
+        # what the next one says anyway.
+        self._may_wait = not self._followed.dirty
         return FetchRequest(
             replica_state=ReplicaState(
                 replica_id=manager.node_id, replica_epoch=manager.broker_epoch()
             ),
-            max_wait_ms=0 if self._followed.dirty else wait,  # the rest of what is to be named
+            max_wait_ms=wait if self._may_wait else 0,
             min_bytes=1,
             max_bytes=options.fetch_response_max_bytes if paced is None else paced.pace.slice_bytes,
             session_id=self._followed.session_id,

@@ -55,8 +55,10 @@ class Followed:
         self.session_epoch = 0
 
     def add(self, key: Key, following: Following) -> None:
+        before = self.partitions.get(key)
+        if before is not None and before.asked is not None:
+            self._forgotten[key] = None  # unless it is named again first
         self.partitions[key] = following
-        self._forgotten.pop(key, None)
         self.dirty[key] = None
 
     def remove(self, key: Key) -> bool:
@@ -109,6 +111,7 @@ class Followed:
             if asked == following.asked:
                 continue
             following.asked = asked
+            self._forgotten.pop(key, None)  # else a later request would leave it out again
             offset, epoch, last_epoch, log_start = asked
             named.setdefault(key[0], []).append(
                 FetchPartition(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import random
 from types import SimpleNamespace
 from typing import cast
 from uuid import UUID
 
+import pytest
+
 from pegel.protocol.codec import decode_request, encode_request, read_request_header
 from pegel.protocol.messages.fetch import FetchRequest
+from pegel_broker.replication import followed as module
 from pegel_broker.replication.followed import (
     FORGOTTEN_MAX,
     NAMED_MAX,
@@ -130,3 +134,52 @@ def test_more_than_one_request_can_name_takes_several() -> None:
         assert len(batch) <= FORGOTTEN_MAX
         forgotten += len(batch)
     assert forgotten == count
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_session_ends_up_with_what_is_followed_and_ready(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In whatever order partitions go, come back, are cut and are named."""
+    monkeypatch.setattr(module, "NAMED_MAX", 5)
+    monkeypatch.setattr(module, "FORGOTTEN_MAX", 3)
+    rng = random.Random(seed)
+    it, _ = followed()
+    session: dict[int, int] = {}  # as the leader's: it forgets first
+
+    def ask() -> None:
+        if it.session_id == 0:
+            session.clear()
+        named, forgotten = taken(it)
+        assert not named.keys() & set(forgotten)
+        for number in forgotten:
+            session.pop(number, None)
+        session.update(named)
+        it.on_answered(99)
+
+    for _ in range(400):
+        number = rng.randrange(30)
+        following = it.partitions.get(key(number))
+        match rng.randrange(8):
+            case 0:
+                it.remove(key(number))
+            case 1 | 2:  # also one that is followed already, in a new epoch
+                it.add(key(number), partition(rng.randrange(9)))
+                it.partitions[key(number)].truncating = rng.random() < 0.3
+            case 3 | 4 if following is not None:
+                following.delayed = not following.delayed
+                it.dirty[key(number)] = None
+            case 5 if following is not None:
+                cast(SimpleNamespace, following.hosted.log).log_end_offset += 1
+                it.dirty[key(number)] = None
+            case 6 if rng.random() < 0.05:
+                it.reset()
+            case _:
+                ask()
+    for _ in range(30):
+        ask()
+    assert session == {
+        number: following.hosted.log.log_end_offset
+        for (_, number), following in it.partitions.items()
+        if not following.delayed and not following.truncating
+    }
