@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import unicodedata
 from enum import IntEnum
 from typing import NamedTuple
 
 MIN_ITERATIONS = 4096
 MAX_ITERATIONS = 16_384
 MIN_SALT_BYTES = 12
+MAX_SALT_BYTES = 255
+# Of the salts that are made here.
+SALT_BYTES = 32
 # Names of users that begin so are not given to people.
 RESERVED_PREFIX = "__"
 
@@ -44,6 +48,13 @@ class Mechanism(IntEnum):
 class Keys(NamedTuple):
     stored: bytes
     server: bytes
+
+
+def is_plain(text: str) -> bool:
+    """Whether every client sends ``text`` alike: SASLprep changes the rest, and not every client
+    applies it (RFC 4013).
+    """
+    return text.isprintable() and text != "" and unicodedata.normalize("NFKC", text) == text
 
 
 def salt_password(mechanism: Mechanism, password: str, salt: bytes, iterations: int) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 from pegel.protocol.api_keys import ApiKey
 from pegel.protocol.errors import ErrorCode
@@ -18,10 +19,11 @@ from pegel.protocol.messages.describe_user_scram_credentials import (
     DescribeUserScramCredentialsResponse,
     DescribeUserScramCredentialsResult,
 )
-from pegel.scram import Mechanism, derive_keys
+from pegel.scram import MAX_SALT_BYTES, Mechanism, derive_keys
 from pegel_broker.handlers.context import Broker, Request
 from pegel_broker.handlers.registry import handles
 from pegel_broker.handlers.topics import ask
+from pegel_controller.control.credentials import MAX_CHANGES, TOO_MANY_CHANGES
 from pegel_controller.rpc.credential_messages import (
     AlterCredentialsRequest,
     AlterCredentialsResponse,
@@ -70,6 +72,11 @@ def _described(broker: Broker, user: str, times: int) -> DescribeUserScramCreden
 async def alter_users(request: Request) -> AlterUserScramCredentialsResponse:
     message = request.message
     assert isinstance(message, AlterUserScramCredentialsRequest)
+    if len(message.deletions) + len(message.upsertions) > MAX_CHANGES:
+        # The controller would refuse it as well, after much hashing here.
+        named = dict.fromkeys([d.name for d in message.deletions])
+        named |= dict.fromkeys([u.name for u in message.upsertions])
+        return _answer([(user, ErrorCode.INVALID_REQUEST, TOO_MANY_CHANGES) for user in named])
     changes = [CredentialChange(d.name, d.mechanism) for d in message.deletions]
     changes += [_change(u) for u in message.upsertions]
     if not changes:
@@ -83,6 +90,10 @@ async def alter_users(request: Request) -> AlterUserScramCredentialsResponse:
         results = [(user, int(answer), answer.message) for user in users]
     else:
         results = [(r.user, r.error, r.message or "") for r in answer.results]
+    return _answer(results)
+
+
+def _answer(results: Sequence[tuple[str, int, str]]) -> AlterUserScramCredentialsResponse:
     return AlterUserScramCredentialsResponse(
         results=[
             AlterUserScramCredentialsResult(user=user, error_code=code, error_message=text or None)
@@ -101,4 +112,6 @@ def _change(wanted: ScramCredentialUpsertion) -> CredentialChange:
     )
     # No iterations would mean a deletion.
     iterations = wanted.iterations or -1
-    return CredentialChange(wanted.name, mechanism, iterations, bytes(wanted.salt), *keys)
+    # Of a salt that is too long, as much as shows that: it may be most of the largest request.
+    salt = bytes(wanted.salt[: MAX_SALT_BYTES + 1])
+    return CredentialChange(wanted.name, mechanism, iterations, salt, *keys)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import unicodedata
 from collections.abc import Sequence
 
 from pegel.admin.base import AdminBase
@@ -22,9 +21,7 @@ from pegel.protocol.messages.describe_user_scram_credentials import (
     DescribeUserScramCredentialsResponse,
     UserName,
 )
-from pegel.scram import MIN_ITERATIONS, Mechanism, salt_password
-
-_SALT_BYTES = 32
+from pegel.scram import MIN_ITERATIONS, SALT_BYTES, Mechanism, is_plain, salt_password
 
 
 class UserAdmin(AdminBase):
@@ -69,25 +66,21 @@ class UserAdmin(AdminBase):
     ) -> None:
         """Add a user, or give one another password; connections that are open stay open.
 
-        The brokers get what the password can be checked with, and not the password.
+        The brokers get what the password can be checked with, and not the password. Other
+        ``iterations`` than these, and fewer mechanisms, tell strangers that this user exists.
 
         Raises:
             ValueError: a mechanism that is none, or characters that clients write in several ways.
             BrokerError: the credential is not acceptable, with the reason.
         """
         for what, value in (("name", name), ("password", password)):
-            if (
-                not value
-                or not value.isprintable()
-                or unicodedata.normalize("NFKC", value) != value
-            ):
-                # SASLprep changes these, and not every client applies it (RFC 4013).
+            if not is_plain(value):
                 raise ValueError(
                     f"the {what} is empty, or has characters that not every client sends alike: "
                     "use printable ones in their plain form"
                 )
         for mechanism in map(Mechanism.of, mechanisms):
-            salt = os.urandom(_SALT_BYTES)
+            salt = os.urandom(SALT_BYTES)
             salted = await asyncio.to_thread(salt_password, mechanism, password, salt, iterations)
             change = ScramCredentialUpsertion(
                 name=name,

@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import wraps
 from random import Random
 from typing import Concatenate, ParamSpec, TypeVar
+from uuid import UUID
 
 from pegel.protocol.errors import ErrorCode
 from pegel_controller.control import elections, handover, reassignment, replacement
@@ -268,24 +269,23 @@ class Controller:
                 shown = m.NO_UUID if request.validate_only else topic_id
                 result = m.CreateTopicResult(topic.name, shown, 0, None, count, factor)
                 if not request.validate_only:
-                    self.tip.apply(made)
-                    records += made
+                    records += made  # applied at once: each time costs a copy of all topics
                     taken[folded(topic.name)] = topic.name
             results.append(result)
-        return ControllerResult(tuple(records), m.CreateTopicsResponse(tuple(results)))
+        return self._done(records, m.CreateTopicsResponse(tuple(results)))
 
     @_atomic
     def delete_topics(self, now: float, request: m.DeleteTopicsRequest) -> ControllerResult:
-        records: list[r.Record] = []
+        image = self.tip.image
+        removed: dict[UUID, r.Record] = {}  # applied at once, as above
         results = []
         for item in request.topics:
-            image = self.tip.image
             by_name = item.name is not None
             if item.name is not None:
                 topic = image.topics_by_name.get(item.name)
             else:
                 topic = image.topics_by_id.get(item.topic_id)
-            if topic is None:
+            if topic is None or topic.topic_id in removed:
                 code = (
                     ErrorCode.UNKNOWN_TOPIC_OR_PARTITION if by_name else ErrorCode.UNKNOWN_TOPIC_ID
                 )
@@ -296,11 +296,9 @@ class Controller:
                 )
                 results.append(m.DeleteTopicResult(item.name, item.topic_id, code, message))
                 continue
-            removed = r.TopicRemovedRecord(topic.topic_id)
-            self.tip.apply([removed])
-            records.append(removed)
+            removed[topic.topic_id] = r.TopicRemovedRecord(topic.topic_id)
             results.append(m.DeleteTopicResult(topic.name, topic.topic_id))
-        return ControllerResult(tuple(records), m.DeleteTopicsResponse(tuple(results)))
+        return self._done(list(removed.values()), m.DeleteTopicsResponse(tuple(results)))
 
     @_atomic
     def create_partitions(self, now: float, request: m.CreatePartitionsRequest) -> ControllerResult:

@@ -3,7 +3,14 @@
 from collections import Counter
 
 from pegel.protocol.errors import ErrorCode
-from pegel.scram import MAX_ITERATIONS, MIN_ITERATIONS, MIN_SALT_BYTES, RESERVED_PREFIX, Mechanism
+from pegel.scram import (
+    MAX_ITERATIONS,
+    MAX_SALT_BYTES,
+    MIN_ITERATIONS,
+    MIN_SALT_BYTES,
+    RESERVED_PREFIX,
+    Mechanism,
+)
 from pegel_controller.control.tip import Tip
 from pegel_controller.control.topics import TopicError
 from pegel_controller.metadata.records import (
@@ -19,21 +26,32 @@ from pegel_controller.rpc.credential_messages import (
 )
 
 MAX_USER_BYTES = 255
+# Changes in a request of a client: an entry of the log is planned and applied in one piece.
+MAX_CHANGES = 100
+TOO_MANY_CHANGES = f"More than {MAX_CHANGES} changes in a request: send several"
 
 
 def plan_credentials(
     tip: Tip, request: AlterCredentialsRequest
 ) -> tuple[list[Record], list[CredentialResult]]:
-    """Records, and a result for each user: all of a user's changes are made, or none."""
+    """Records, and a result for each user: all of a user's changes are made, or none.
+
+    First users come all or not at all: whoever mends their file and starts again finds none.
+    """
     records: list[Record] = []
     if request.inter_broker_secret and not tip.image.inter_broker_secret:
         records.append(InterBrokerSecretRecord(request.inter_broker_secret))
     if request.first_users and tip.image.credentials:
         return records, []
+    changes: dict[str, list[CredentialChange]] = {}
+    for change in request.changes:
+        changes.setdefault(change.user, []).append(change)
+    if len(request.changes) > MAX_CHANGES and not request.first_users:
+        code = ErrorCode.INVALID_REQUEST
+        return [], [CredentialResult(user, code, TOO_MANY_CHANGES) for user in changes]
     named = Counter((change.user, change.mechanism) for change in request.changes)
     results = []
-    for user in dict.fromkeys(change.user for change in request.changes):
-        own = [change for change in request.changes if change.user == user]
+    for user, own in changes.items():
         try:
             if any(named[user, change.mechanism] > 1 for change in own):
                 message = "A user credential cannot be altered twice in the same request"
@@ -44,6 +62,8 @@ def plan_credentials(
         else:
             records += made
             results.append(CredentialResult(user))
+    if request.first_users and any(result.error for result in results):
+        return [], results
     return records, results
 
 
@@ -79,4 +99,6 @@ def _unacceptable(change: CredentialChange) -> str:
         return f"Too many iterations, at most {MAX_ITERATIONS}"
     if len(change.salt) < MIN_SALT_BYTES:
         return f"Salt is too short, at least {MIN_SALT_BYTES} bytes"
+    if len(change.salt) > MAX_SALT_BYTES:
+        return f"Salt is too long, at most {MAX_SALT_BYTES} bytes"
     return ""

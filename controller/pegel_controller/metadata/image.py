@@ -183,7 +183,7 @@ class _Builder:
         self._configs: dict[ConfigKeyPair, Mapping[str, str]] | None = None
         self._features: dict[str, int] | None = None
         self._controllers = base.controllers
-        self._credentials = base.credentials
+        self._credentials: dict[str, Mapping[int, ScramCredential]] | None = None
         self._secret = base.inter_broker_secret
         self._open: dict[UUID, tuple[str, list[PartitionState]]] = {}
         self._removed: set[UUID] = set()
@@ -267,6 +267,8 @@ class _Builder:
             configs.pop((r.resource_type, r.resource_name), None)
 
     def _change_credential(self, r: ScramCredentialRecord | ScramCredentialRemovedRecord) -> None:
+        if self._credentials is None:
+            self._credentials = dict(self._base.credentials)
         own = dict(self._credentials.get(r.user, {}))
         if isinstance(r, ScramCredentialRecord):
             own[r.mechanism] = ScramCredential(
@@ -274,8 +276,10 @@ class _Builder:
             )
         else:
             own.pop(r.mechanism, None)
-        others = {user: kept for user, kept in self._credentials.items() if user != r.user}
-        self._credentials = {**others, r.user: own} if own else others
+        if own:
+            self._credentials[r.user] = own
+        else:
+            self._credentials.pop(r.user, None)
 
     def _change_broker(self, record: Record) -> None:
         if self._brokers is None:
@@ -363,6 +367,6 @@ class _Builder:
             self._next_producer_id,
             self._last_broker_epoch,
             self._controllers,
-            self._credentials,
+            base.credentials if self._credentials is None else self._credentials,
             self._secret,
         )

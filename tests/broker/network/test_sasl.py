@@ -34,8 +34,7 @@ from pegel_broker.network.sasl import (
     BrokerCredentials,
 )
 from pegel_broker.network.session import UNKNOWN_FRAME_BYTES
-from pegel_controller.rpc.credential_messages import AlterCredentialsRequest, CredentialChange
-from tests.support.node import NodeUnderTest, RawClient, fetch_request, run, running_node
+from tests.support.node import NodeUnderTest, RawClient, fetch_request, run
 
 USERS = "# the first ones\nalice:a secret\nbob:another:one\n"
 MECHANISMS = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
@@ -374,22 +373,6 @@ def test_only_a_broker_may_fetch_as_a_follower() -> None:
     run(main, **SETTINGS)
 
 
-def test_a_user_who_is_deleted_is_served_until_the_connection_ends() -> None:
-    async def main(node: NodeUnderTest) -> None:
-        client = await node.connect()
-        await log_in(client, "PLAIN")
-        deleted = tuple(CredentialChange("alice", mechanism) for mechanism in (1, 2))
-        assert node.node.channel is not None
-        await node.node.channel.call("alter_credentials", AlterCredentialsRequest(deleted), 10.0)
-        assert await is_served(client)
-        for mechanism in MECHANISMS:
-            late = await node.connect()
-            answer = await log_in(late, mechanism)
-            assert answer.error_code == ErrorCode.SASL_AUTHENTICATION_FAILED
-
-    run(main, **SETTINGS)
-
-
 def test_a_listener_that_asks_nobody_says_so() -> None:
     async def main(node: NodeUnderTest) -> None:
         client = await node.connect()
@@ -417,44 +400,6 @@ def test_a_broker_goes_on_where_its_peer_asks_nobody_and_a_client_does_not() -> 
             await Connection.open(network, clock, *address, credentials=Scram256("a", "b"))
 
     run(main)
-
-
-def test_the_users_of_a_file_are_those_of_a_new_cluster_only() -> None:
-    async def main(node: NodeUnderTest) -> None:
-        broker = node.node.broker
-        assert broker is not None
-        assert set(broker.image.credentials) == {"alice", "bob"}
-        assert len(broker.image.inter_broker_secret) == 32
-        assert "secret" not in repr(broker.image.credentials)
-
-    run(main, **SETTINGS)
-
-
-@pytest.mark.parametrize(
-    ("users", "why"),
-    [
-        ("", "names no user"),
-        ("alice", "line 1: not user:password"),
-        ("alice:", "line 1: not user:password"),
-        ("a:hidden\n\na:hidden", "line 3: this user is there already"),
-        ("__broker:hidden", "Names that begin with __ are the brokers' own"),
-    ],
-)
-def test_a_file_of_users_that_makes_no_sense_ends_the_node(users: str, why: str) -> None:
-    async def body() -> None:
-        async with running_node(users=users):
-            pass
-
-    async def main() -> None:
-        from pegel_broker.node import NodeError
-
-        task = asyncio.ensure_future(body())
-        with pytest.raises((NodeError, TimeoutError)) as raised:
-            await task
-        assert why in str(raised.value)
-        assert "hidden" not in str(raised.value)
-
-    asyncio.run(main())
 
 
 def test_a_log_in_that_is_not_answered_ends_within_the_time_out_and_leaves_nothing() -> None:

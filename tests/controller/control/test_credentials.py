@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+from types import FrameType
+
 import pytest
 
 from pegel.protocol.errors import ErrorCode
+from pegel_controller.control.credentials import MAX_CHANGES
 from pegel_controller.metadata import decode_snapshot, encode_snapshot
 from pegel_controller.metadata.image import ScramCredential
 from pegel_controller.rpc.credential_messages import (
@@ -58,6 +63,7 @@ def test_credentials_come_change_and_go() -> None:
         (change(iterations=-1), ErrorCode.UNACCEPTABLE_CREDENTIAL, "Too few iterations"),
         (change(iterations=16_385), ErrorCode.UNACCEPTABLE_CREDENTIAL, "Too many iterations"),
         (change(salt=b"short"), ErrorCode.UNACCEPTABLE_CREDENTIAL, "at least 12 bytes"),
+        (change(salt=b"s" * 256), ErrorCode.UNACCEPTABLE_CREDENTIAL, "at most 255 bytes"),
         (change(mechanism=0), ErrorCode.UNSUPPORTED_SASL_MECHANISM, "Unknown SCRAM mechanism"),
         (CredentialChange("bob", 1), ErrorCode.RESOURCE_NOT_FOUND, "does not exist"),
     ],
@@ -79,6 +85,57 @@ def test_a_user_that_is_named_twice_is_left_alone() -> None:
     (result,) = alter(h, change(), change(mechanism=2), CredentialChange("alice", 1))
     assert result.error == ErrorCode.DUPLICATE_RESOURCE
     assert not h.image.credentials
+
+
+def test_many_changes_at_a_time_are_refused_and_change_nothing() -> None:
+    h = Harness()
+    most = [change(f"u{i}", mechanism) for i in range(MAX_CHANGES // 2) for mechanism in (1, 2)]
+    results = alter(h, *most, change("one too many"))
+    assert {r.error for r in results} == {ErrorCode.INVALID_REQUEST}
+    assert len(results) == MAX_CHANGES // 2 + 1
+    assert not h.image.credentials
+    assert not any(r.error for r in alter(h, *most))
+    assert len(h.image.credentials) == MAX_CHANGES // 2
+
+
+def test_what_users_cost_grows_as_their_number() -> None:
+    """In lines of Python that run: the controller plans and applies an entry in one piece."""
+
+    def lines(users: int) -> int:
+        h = Harness()
+        changes = [change(f"u{i}", mechanism) for i in range(users) for mechanism in (1, 2)]
+        count = 0
+
+        def trace(frame: FrameType, event: str, argument: object) -> Callable[..., object]:
+            nonlocal count
+            count += event == "line"
+            return trace
+
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            alter(h, *changes, first_users=True)
+        finally:
+            sys.settrace(before)
+        assert len(h.image.credentials) == users
+        return count
+
+    assert lines(400) < 3 * lines(200)
+
+
+def test_first_users_come_all_or_not_at_all() -> None:
+    """A node whose file names a user that cannot be ends; once mended it makes all of them."""
+    h = Harness()
+    results = {
+        r.user: r.error
+        for r in alter(h, change("alice"), change("__bob"), first_users=True,
+                       inter_broker_secret=b"one")
+    }  # fmt: skip
+    assert results == {"alice": 0, "__bob": ErrorCode.UNACCEPTABLE_CREDENTIAL}
+    assert not h.image.credentials
+    alter(h, change("alice"), change("bob"), first_users=True, inter_broker_secret=b"two")
+    assert set(h.image.credentials) == {"alice", "bob"}
+    assert h.image.inter_broker_secret == b"two"
 
 
 def test_first_users_and_the_secret_are_taken_once() -> None:
