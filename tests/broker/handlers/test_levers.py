@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from random import Random
 
 import pytest
 
 from pegel.protocol.errors import ErrorCode
+from pegel.protocol.messages.create_topics import (
+    CreatableTopic,
+    CreateTopicsRequest,
+    CreateTopicsResponse,
+)
 from pegel.protocol.messages.describe_configs import (
     DescribeConfigsRequest,
     DescribeConfigsResource,
@@ -27,8 +33,9 @@ from pegel.protocol.messages.offset_fetch import (
     OffsetFetchRequestGroup,
     OffsetFetchResponse,
 )
-from pegel_broker.handlers import configs, metadata
+from pegel_broker.handlers import configs, metadata, topics
 from pegel_broker.handlers.configs import RESOURCES_PER_TURN
+from pegel_broker.handlers.topics import CREATED_PER_TURN
 from pegel_controller.control.controller import Controller
 from pegel_controller.metadata.image import RESOURCE_TOPIC, MetadataImage
 from pegel_controller.rpc import messages as m
@@ -61,8 +68,8 @@ def test_one_request_makes_a_bounded_number_of_topics(monkeypatch: pytest.Monkey
         request = MetadataRequest(topics=names, allow_auto_topic_creation=True)
         missing = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
         for known in (2, 4):  # who asks again has them all
-            topics = (await client.ask(request, 12, MetadataResponse)).topics
-            errors = [t.error_code for t in topics]
+            answer = await client.ask(request, 12, MetadataResponse)
+            errors = [t.error_code for t in answer.topics]
             assert errors == [0] * known + [missing] * (4 - known)
 
     run(main)
@@ -111,6 +118,34 @@ def test_describing_many_resources_lets_others_have_their_turns(
 
     run(main)
     assert turns == [RESOURCES_PER_TURN * n for n in (1, 2, 3)]
+
+
+def test_telling_of_many_new_topics_lets_others_have_their_turns(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each result has thirty settings in it."""
+    count = 3 * CREATED_PER_TURN - 1
+    told: list[str] = []
+    turns: list[int] = []
+    honest = topics._configs
+
+    def configs_of(broker: object, topic: str) -> object:
+        if len(told) % CREATED_PER_TURN == 0:
+            asyncio.get_running_loop().call_soon(lambda: turns.append(len(told)))
+        told.append(topic)
+        return honest(broker, topic)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(topics, "_configs", configs_of)
+
+    async def main(node: NodeUnderTest) -> None:
+        client = await node.connect()
+        names = [f"t{n}" for n in range(count)]
+        wanted = [CreatableTopic(name=n, num_partitions=1, replication_factor=1) for n in names]
+        answer = await client.ask(CreateTopicsRequest(topics=wanted), 7, CreateTopicsResponse)
+        assert [t.name for t in answer.topics] == told == names
+
+    run(main)
+    assert max(b - a for a, b in itertools.pairwise([0, *turns])) <= CREATED_PER_TURN
 
 
 class _Counted(str):
