@@ -26,6 +26,7 @@ from pegel_broker.log.checkpoints import (
     decode_partition_metadata,
     parse_segment_name,
 )
+from pegel_broker.log.epoch_check import checked_epochs
 from pegel_broker.log.errors import CorruptLogError
 from pegel_broker.log.index import (
     OFFSET_ENTRY,
@@ -200,6 +201,7 @@ class _Loader:
             end if options.clean else max(min(options.recovery_point, end), loaded.log_start_offset)
         )
         loaded.epochs.truncate_from_end(end)
+        self._check_epochs()
         loaded.epochs.truncate_from_start(loaded.log_start_offset)
         loaded.producers, loaded.snapshots = load_producers(
             self._disk, self._folder, loaded.segments, loaded.snapshots, end
@@ -231,6 +233,17 @@ class _Loader:
         except CheckpointError as error:
             path = f"{self._folder}/{LEADER_EPOCH_FILE}"
             raise CorruptLogError(path, 0, str(error)) from error
+
+    def _check_epochs(self) -> None:
+        loaded = self._loaded
+        entries = loaded.epochs.entries()
+        checked = checked_epochs(
+            self._disk, self._folder, loaded.segments, entries, loaded.log_start_offset,
+            loaded.log_end_offset, gaps=self._options.gaps,
+        )  # fmt: skip
+        if checked != entries:
+            loaded.epochs = LeaderEpochs(checked)
+            loaded.epochs.dirty = True
 
     def _start_again(self) -> None:
         """Everything lies below the log start (a follower whose leader deleted it): keep none."""
