@@ -2,7 +2,8 @@
 
 A session belongs to one connection: handshake, tokens, and from then on a user. With
 ``connections.max.reauth.ms`` it ends, unless the client proves itself anew on the same connection
-(KIP-368).
+(KIP-368). That of another broker does not: nobody can take its secret away, and replication would
+be cut for nothing.
 """
 
 from __future__ import annotations
@@ -94,6 +95,11 @@ class Session:
     def is_broker(self) -> bool:
         return self.user == BROKER_USER
 
+    @property
+    def _lifetime(self) -> float:
+        """Seconds; 0: for ever."""
+        return 0.0 if self.is_broker else self._door.lifetime
+
     def admit(self, api_key: int, now: float) -> None:
         """Raises CloseConnectionError unless such a request may come now."""
         if self.user is not None and now < self._ends and not self.failed:
@@ -107,7 +113,7 @@ class Session:
         """Choose a mechanism."""
         door = self._door
         logged_in = self.user is not None
-        if self._conversation is not None or (logged_in and not door.lifetime):
+        if self._conversation is not None or (logged_in and not self._lifetime):
             self.failed = not logged_in
             return SaslHandshakeResponse(
                 error_code=ErrorCode.ILLEGAL_SASL_STATE, mechanisms=list(door.mechanisms)
@@ -141,7 +147,7 @@ class Session:
                 if self.failed
                 else "SaslAuthenticate request received after successful authentication",
             )
-        lifetime = self._door.lifetime if self._conversation is None else 0.0
+        lifetime = self._lifetime if self._conversation is None else 0.0
         return SaslAuthenticateResponse(auth_bytes=answer, session_lifetime_ms=int(lifetime * 1000))
 
     async def take(self, token: bytes) -> bytes | None:
@@ -181,8 +187,8 @@ class Session:
         self._conversation = None
         door = self._door
         door.counters.successful += 1
-        if door.lifetime:
-            self._ends = door.now() + door.lifetime
+        if self._lifetime:
+            self._ends = door.now() + self._lifetime
 
     def _refused(self, user: str, mechanism: str, reason: str) -> None:
         self.failed = True

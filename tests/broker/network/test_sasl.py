@@ -350,6 +350,29 @@ def test_a_session_ends_and_can_be_renewed_on_its_connection() -> None:
     run(main, **SETTINGS, connections_max_reauth_ms=60_000)
 
 
+def test_the_session_of_another_broker_does_not_end() -> None:
+    """Replication was cut at each end of a session."""
+
+    async def main(node: NodeUnderTest) -> None:
+        assert node.node.broker is not None
+        assert node.node.addresses.client is not None
+        door = node.node.listener.door  # type: ignore[union-attr]
+        assert door is not None
+        now = 1000.0
+        door.now = lambda: now
+        node.node.listener.now = lambda: now  # type: ignore[union-attr]
+        network, clock, address = RealNetwork(), RealClock(), node.node.addresses.client
+        credentials = BrokerCredentials.of(node.node.broker.image)
+        assert credentials is not None
+        connection = await Connection.open(network, clock, *address, credentials=credentials)
+        assert connection.session_lifetime == 0
+        now += 10_000
+        assert await connection.request(MetadataRequest(topics=[]))
+        connection.close()
+
+    run(main, **SETTINGS, connections_max_reauth_ms=60_000)
+
+
 def test_only_a_broker_may_fetch_as_a_follower() -> None:
     async def main(node: NodeUnderTest) -> None:
         broker = node.node.broker
