@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
 from pegel.config import ClientOptions
@@ -80,6 +81,8 @@ class ConnectionPool:
         self._not_before: dict[tuple[str, int], float] = {}
         # When connections are to be replaced whose sessions end.
         self._renew_at: dict[Connection, float] = {}
+        # Replaced, and still to answer what they were asked.
+        self._retired: list[tuple[tuple[int, str], Connection]] = []
         self._closed = False
 
     def ready(self, endpoint: Endpoint, purpose: str = CONTROL) -> Connection | None:
@@ -96,6 +99,8 @@ class ConnectionPool:
             # Its session ends soon (KIP-368): a new connection logs in anew.
             del self._open[endpoint.node_id, purpose], self._renew_at[connection]
             connection.retire()
+            self._retired = [(key, old) for key, old in self._retired if not old.closed]
+            self._retired.append(((endpoint.node_id, purpose), connection))
             return None
         return connection
 
@@ -198,13 +203,21 @@ class ConnectionPool:
         connection = self._open.pop((node_id, purpose), None)
         if connection is not None:
             connection.close()
+        self._close_retired(lambda key: key == (node_id, purpose))
 
     def drop_all(self, purpose: str) -> None:
         """Close the connections of one purpose, whichever broker they go to."""
         for key in [key for key in self._open if key[1] == purpose]:
             self._open.pop(key).close()
+        self._close_retired(lambda key: key[1] == purpose)
         for key in [key for key in self._opening if key[1] == purpose]:
             self._opening.pop(key)[1].cancel()
+
+    def _close_retired(self, chosen: Callable[[tuple[int, str]], bool]) -> None:
+        for key, connection in self._retired:
+            if chosen(key):
+                connection.close()
+        self._retired = [(key, old) for key, old in self._retired if not chosen(key)]
 
     async def close(self) -> None:
         """Close everything; attempts to connect are cancelled."""
@@ -215,5 +228,6 @@ class ConnectionPool:
         for connection in self._open.values():
             connection.close()
         self._open.clear()
+        self._close_retired(lambda _: True)
         if tasks:
             await asyncio.wait(tasks)

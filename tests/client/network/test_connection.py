@@ -207,3 +207,34 @@ def test_an_address_that_is_none_is_a_failed_connection(host: str, port: int) ->
             await Connection.open(RealNetwork(), RealClock(), host, port, timeout=5.0)
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("end", ["close", "drop", "drop_all"])
+def test_a_connection_that_was_replaced_ends_with_its_purpose_or_its_pool(end: str) -> None:
+    """Its session was about to end (KIP-368), and an answer is still to come."""
+
+    async def body(cluster: FakeCluster) -> None:
+        pool = _pool()
+        endpoint = Endpoint(1, "127.0.0.1", cluster.brokers[1].port)
+        first = await pool.get(endpoint)
+        cluster.brokers[1].hung = True
+        asked = first.send(MetadataRequest(topics=[]))
+        pool._renew_at[first] = 0.0
+        assert pool.ready(endpoint) is None
+        assert not first.closed
+        if end == "close":
+            await pool.close()
+        elif end == "drop":
+            pool.drop(2, "control")
+            assert not first.closed
+            pool.drop(1, "control")
+        else:
+            pool.drop_all("fetch")
+            assert not first.closed
+            pool.drop_all("control")
+        assert first.closed
+        with pytest.raises(ConnectionFailedError):
+            await asked
+        await pool.close()
+
+    _run(body)
