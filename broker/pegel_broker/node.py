@@ -339,12 +339,12 @@ class Node:
         self._tasks.append(asyncio.create_task(self.group_lag.run(), name="group-lag"))
 
     def _boot_id(self) -> tuple[str, bool]:
-        """The host's boot, and whether it is another one than at the last run."""
+        """The host's boot, and whether it may be another one than at the last run."""
         disk = self.world.disk
         try:
             boot_id = disk.read_file(BOOT_ID_PATH).decode().strip()
         except OSError:
-            return "", False  # not Linux: an unclean end then counts as a lost page cache
+            return "", True  # not Linux: an unclean end then counts as a lost page cache
         path = f"{self.config.data_dir}/{BOOT_ID_FILE}"
         before = disk.read_file(path).decode().strip() if disk.exists(path) else boot_id
         return boot_id, before != boot_id

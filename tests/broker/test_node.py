@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from pegel_broker import node as node_module
 from pegel_broker.known_controllers import read_controllers
+from pegel_broker.node import BOOT_ID_FILE, BOOT_ID_PATH, Node
+from tests.support.memory_disk import MemoryDisk
 from tests.support.node import NodeUnderTest, run
 
 TIMEOUT = 20.0
@@ -58,3 +62,27 @@ def test_a_disk_that_cannot_take_the_list_of_controllers_ends_nothing(
         assert read_controllers(node.world.disk, "/node") == joined
 
     run(main)
+
+
+@pytest.mark.parametrize(
+    ("now", "before", "expected"),
+    [
+        ("one", None, ("one", False)),
+        ("one", "one", ("one", False)),
+        ("two", "one", ("two", True)),
+        (None, "", ("", True)),
+        (None, None, ("", True)),
+    ],
+)
+def test_a_host_that_does_not_tell_its_boots_may_have_lost_its_page_cache(
+    now: str | None, before: str | None, expected: tuple[str, bool]
+) -> None:
+    """Not Linux: what a loss of power leaves of a write would be refused as damage."""
+    disk = MemoryDisk()
+    for path, content in ((BOOT_ID_PATH, now), (f"/data/{BOOT_ID_FILE}", before)):
+        if content is not None:
+            disk.make_directories(path.rpartition("/")[0])
+            disk.write_file(path, content.encode())
+    world = SimpleNamespace(disk=disk)
+    node = cast(Node, SimpleNamespace(world=world, config=SimpleNamespace(data_dir="/data")))
+    assert Node._boot_id(node) == expected
