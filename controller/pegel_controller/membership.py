@@ -17,6 +17,7 @@ from pegel_controller.metadata import records as r
 from pegel_controller.raft.errors import NotLeaderError, RaftError
 from pegel_controller.rpc import messages as m
 from pegel_controller.rpc.framing import RpcRefusedError
+from pegel_controller.rpc.hello import HelloRequest
 from pegel_controller.rpc.quorum_messages import (
     AddVoterRequest,
     ChangeVoterResponse,
@@ -203,11 +204,18 @@ class Membership:
         )
 
 
-def refused_if_unknown(node: ControllerNode, node_id: int) -> None:
-    """A controller that nobody has named may not send Raft messages. Raises RpcRefusedError."""
-    if node_id not in node.controllers:
+def refused_if_unknown(node: ControllerNode, hello: HelloRequest) -> None:
+    """A controller that nobody has named may not send Raft messages. Raises RpcRefusedError.
+
+    Only the active controller knows all of them: what others lack may be the entries that name the
+    caller, and the caller may be the leader that would send them. So whoever belongs to the cluster
+    takes messages of it, as Raft has it (Ongaro, 2014, section 4.1).
+    """
+    if hello.node_id in node.controllers:
+        return
+    if node.active or not hello.cluster_id or hello.cluster_id != node.cluster_id():
         raise RpcRefusedError(
-            ErrorCode.INVALID_REQUEST, f"node {node_id} is none of the controllers"
+            ErrorCode.INVALID_REQUEST, f"node {hello.node_id} is none of the controllers"
         )
 
 

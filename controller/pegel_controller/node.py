@@ -104,8 +104,9 @@ class ControllerNode:
         self._wanted_cluster_id = cluster_id
         self._server = RpcServer(world, self)
         self.links = RaftLinks(
-            world, node_id, self.controllers, self._cluster_id, self._on_link, self._on_peer_refused
-        )
+            world, node_id, self.controllers, self.cluster_id, self._on_link,
+            self._on_peer_refused, self._server.controller, self.on_raft_message,
+        )  # fmt: skip
         self.raft = RaftRunner(
             world, node_id, directory, voters, self.links, raft_options or RaftOptions(), self,
             on_fatal,
@@ -169,7 +170,8 @@ class ControllerNode:
     def status(self) -> RaftStatus:
         return self.raft.status()
 
-    def _cluster_id(self) -> str:
+    def cluster_id(self) -> str:
+        """Empty before the very first leader has made one."""
         return self.image.cluster_id or self._wanted_cluster_id
 
     def _spawn(self, work: Coroutine[None, None, None], name: str) -> None:
@@ -308,7 +310,7 @@ class ControllerNode:
     # -- RpcService
 
     def greet(self, hello: HelloRequest) -> HelloResponse:
-        ours = self._cluster_id()
+        ours = self.cluster_id()
         if hello.cluster_id and ours and hello.cluster_id != ours:
             _log.warning("refused node %d of cluster %s", hello.node_id, hello.cluster_id)
             raise RpcRefusedError(
@@ -316,10 +318,13 @@ class ControllerNode:
                 f"node {hello.node_id} belongs to cluster {hello.cluster_id}, this is {ours}",
             )
         if hello.role == ROLE_CONTROLLER:
-            refused_if_unknown(self, hello.node_id)
+            refused_if_unknown(self, hello)
         leader = self.raft.leader_id
         active = self.active and bool(self.image.cluster_id)
-        return HelloResponse(self.node_id, ours, -1 if leader is None else leader, active)
+        if leader is None:
+            return HelloResponse(self.node_id, ours, -1, active)
+        at = self.controllers.get(leader, ("", -1))
+        return HelloResponse(self.node_id, ours, leader, active, *at)
 
     async def serve(self, connection: RpcConnection, method: str, request: Wire) -> Wire:
         if not self.active:

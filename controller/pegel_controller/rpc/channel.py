@@ -37,6 +37,10 @@ class ControllerUnavailableError(RpcError):
 class ControllerChannel:
     """Keeps one connection to the active controller.
 
+    A broker that was away may know none of those that vote now. So a controller that does not lead
+    tells where the leader is, and the controllers of the beginning are asked too, even those that
+    have left, once the others were asked for a while in vain.
+
     ``on_connected`` is called for each new connection to an active controller, ``on_refused_hello``
     when a controller refuses this node as such (another cluster's, for example).
     """
@@ -57,6 +61,7 @@ class ControllerChannel:
         self.cluster_id = ""  # as the active controller tells it
         self._world = world
         self._node_id = node_id
+        self._first = dict(controllers)
         self._controllers = dict(sorted(controllers.items()))
         self._cluster_id = cluster_id
         self._on_connected = on_connected
@@ -65,6 +70,7 @@ class ControllerChannel:
         self._connected = asyncio.Event()
         self._lost = asyncio.Event()
         self._hint = -1
+        self._told: dict[int, tuple[str, int]] = {}  # where the hint is, if that was said
         self._served = False  # this connection has answered something
         self._task: asyncio.Task[None] | None = None
 
@@ -154,15 +160,20 @@ class ControllerChannel:
         """Find the active controller again and again."""
         back_off, tried, position = BACK_OFF_MIN, 0, self._node_id
         while True:
-            order = list(self._controllers)
+            known = {**self._controllers}
+            if back_off >= BACK_OFF_MAX:
+                known = {**self._first, **known}
+            order = sorted(known)
             hint, self._hint = self._hint, -1
-            if hint in self._controllers:
+            address = known.get(hint) or self._told.get(hint)
+            if address is not None:
                 target = hint
             else:
                 target = order[position % len(order)]
+                address = known[target]
                 position += 1
                 tried += 1
-            if await self._try(target):
+            if await self._try(target, address):
                 tried = 0
                 await self._lost.wait()
                 if self._served:
@@ -177,12 +188,12 @@ class ControllerChannel:
                 await asyncio.sleep(back_off)
                 back_off = min(2 * back_off, BACK_OFF_MAX)
 
-    async def _try(self, target: int) -> bool:
-        """Whether ``target`` is active and now connected."""
+    async def _try(self, target: int, address: tuple[str, int]) -> bool:
+        """Whether ``target``, which is to listen at ``address``, is active and now connected."""
         hello = HelloRequest(self._node_id, ROLE_BROKER, self._cluster_id())
         try:
             connection, response = await open_rpc(
-                self._world.network, self, self._controllers[target], hello, CONNECT_TIMEOUT
+                self._world.network, self, address, hello, CONNECT_TIMEOUT
             )
         except RpcRefusedError as error:
             if self._on_refused_hello is not None:
@@ -195,6 +206,8 @@ class ControllerChannel:
             connection.drop("not the active controller")
             if response.leader_id != target:
                 self._hint = response.leader_id
+                told = (response.leader_host, response.leader_port)
+                self._told = {response.leader_id: told} if told[1] >= 0 else {}
             return False
         self._connection, self.controller_id = connection, target
         self._served = False

@@ -25,12 +25,15 @@ class HelloRequest(Wire):
 
 @dataclass(frozen=True, slots=True)
 class HelloResponse(Wire):
-    """``active``: the answering controller leads. ``leader_id`` is the one it knows of, or -1."""
+    """``active``: the answering controller leads. ``leader_id`` is the one it knows of, or -1, and
+    ``leader_host``, ``leader_port`` say where, for a caller that was away when it joined."""
 
     node_id: int
     cluster_id: str = ""
     leader_id: int = -1
     active: bool = False
+    leader_host: str = ""
+    leader_port: int = -1
 
 
 async def open_rpc(

@@ -23,6 +23,10 @@ class RaftLinks:
     """The ``RaftTransport`` of a controller.
 
     ``on_refused(peer)`` says that nothing listens at the peer's address: its process is gone.
+
+    To a peer that it does not reach it answers on the connection that the peer has opened
+    (``incoming``): it may not know where the peer listens before it has heard it out. What comes
+    back in this way goes to ``on_message``.
     """
 
     def __init__(
@@ -33,6 +37,8 @@ class RaftLinks:
         cluster_id: Callable[[], str],
         on_connected: Callable[[int], None],
         on_refused: Callable[[int], None],
+        incoming: Callable[[int], RpcConnection | None],
+        on_message: Callable[[int, bytes], None],
     ) -> None:
         self._world = world
         self._node_id = node_id
@@ -40,6 +46,8 @@ class RaftLinks:
         self._cluster_id = cluster_id
         self._on_connected = on_connected
         self._on_refused = on_refused
+        self._incoming = incoming
+        self._on_message = on_message
         self._connections: dict[int, RpcConnection] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._lost: dict[int, asyncio.Event] = {}
@@ -82,7 +90,7 @@ class RaftLinks:
 
     def send(self, peer_id: int, payload: bytes) -> None:
         """Best effort; dropped while there is no connection."""
-        connection = self._connections.get(peer_id)
+        connection = self._connections.get(peer_id) or self._incoming(peer_id)
         if connection is not None:
             connection.push(RAFT, [payload])
 
@@ -124,15 +132,25 @@ class RaftLinks:
             except TimeoutError:
                 back_off = min(2 * back_off, BACK_OFF_MAX)
 
+    def _is_current(self, connection: RpcConnection) -> bool:
+        return self._connections.get(connection.peer_id) is connection
+
     # -- RpcOwner
 
     def on_rpc_request(self, connection: RpcConnection, frame: Frame) -> None:
         connection.refuse(frame, -1, "this end answers nothing")
 
     def on_rpc_push(self, connection: RpcConnection, frame: Frame) -> None:
-        """Nothing is pushed to the calling end."""
+        """The answers of a peer that does not reach this node by itself."""
+        match frame.body:
+            case [bytes(payload), *_] if frame.method == RAFT and self._is_current(connection):
+                try:
+                    self._on_message(connection.peer_id, payload)
+                except Exception as error:  # a peer's broken message costs only its connection
+                    _log.warning("controller %d sent nonsense: %s", connection.peer_id, error)
+                    connection.abort()
 
     def on_rpc_closed(self, connection: RpcConnection, reason: str) -> None:
-        if self._connections.get(connection.peer_id) is connection:
+        if self._is_current(connection):
             del self._connections[connection.peer_id]
             self._lost[connection.peer_id].set()

@@ -18,7 +18,13 @@ from pegel_controller.rpc.framing import (
     RpcConnection,
     RpcRefusedError,
 )
-from pegel_controller.rpc.hello import HELLO, ROLE_BROKER, HelloRequest, HelloResponse
+from pegel_controller.rpc.hello import (
+    HELLO,
+    ROLE_BROKER,
+    ROLE_CONTROLLER,
+    HelloRequest,
+    HelloResponse,
+)
 from pegel_controller.rpc.messages import METHODS
 
 _log = logging.getLogger("pegel.controller")
@@ -84,6 +90,11 @@ class RpcServer:
 
     def connected_brokers(self) -> set[int]:
         return {c.peer_id for c in self.connections(ROLE_BROKER)}
+
+    def controller(self, peer_id: int) -> RpcConnection | None:
+        """The newest connection that this controller has opened."""
+        found = [c for c in self.connections(ROLE_CONTROLLER) if c.peer_id == peer_id]
+        return found[-1] if found else None
 
     def disconnect(self, connection: RpcConnection, reason: str) -> None:
         """End one connection; the service is not told."""

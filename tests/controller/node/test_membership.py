@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from pegel.protocol.errors import ErrorCode
 from pegel_controller.node import ControllerNode, Controllers
 from pegel_controller.raft.options import RaftOptions
 from pegel_controller.rpc import messages as m
 from pegel_controller.rpc.channel import ControllerChannel
+from pegel_controller.rpc.framing import RpcRefusedError
+from pegel_controller.rpc.hello import ROLE_CONTROLLER, HelloRequest
 from pegel_controller.rpc.quorum_messages import (
     AddVoterRequest,
     ChangeVoterResponse,
@@ -142,5 +146,82 @@ def test_who_joined_is_known_after_a_restart_of_all(tmp_path: Path) -> None:
         await start_joining(cluster, 4, port)
         active = await cluster.active()
         assert sorted(active.status().voters) == [1, 2, 3, 4]
+
+    run(tmp_path, test)
+
+
+async def _lead(cluster: Cluster, node_id: int) -> None:
+    await (await cluster.active()).raft.transfer_leadership(node_id)
+    await until(lambda: cluster.nodes[node_id].active, f"{node_id} leads")
+
+
+def test_one_that_was_away_follows_a_leader_that_joined_meanwhile(tmp_path: Path) -> None:
+    """It refused the leader as a stranger, and did not know where to answer it: for ever."""
+
+    async def test(cluster: Cluster) -> None:
+        active = await cluster.active()
+        channel = (await cluster.broker(10)).channel
+        away = min({1, 2, 3} - {active.node_id})
+        await cluster.nodes.pop(away).close()
+        (port,) = _free_ports(1)
+        leader = await start_joining(cluster, 4, port)
+        channel.set_controllers({**cluster.voters, 4: ("127.0.0.1", port)})
+        assert not (await change(channel, AddVoterRequest(4, "127.0.0.1", port))).error
+        await _lead(cluster, 4)
+        back = await cluster.start(away)
+        await until(lambda: 4 in back.image.controllers, "it hears the leader")
+        await until(lambda: leader.links.connected(away), "they are connected")
+        assert back.raft.leader_id == 4
+
+    run(tmp_path, test)
+
+
+def test_a_stranger_is_refused(tmp_path: Path) -> None:
+    """Of another cluster, or of none, by everybody; of this one, by who knows all: the leader."""
+
+    async def test(cluster: Cluster) -> None:
+        active = await cluster.active()
+        await until(lambda: bool(active.image.cluster_id), "the cluster has an id")
+        ours = active.image.cluster_id
+        follower = cluster.nodes[min({1, 2, 3} - {active.node_id})]
+        await until(lambda: follower.image.cluster_id == ours, "it is told")
+        for node, cluster_id in ((active, ours), (active, ""), (follower, ""), (follower, "no")):
+            with pytest.raises(RpcRefusedError):
+                node.greet(HelloRequest(9, ROLE_CONTROLLER, cluster_id))
+        told = follower.greet(HelloRequest(9, ROLE_CONTROLLER, ours))
+        assert (told.leader_id, told.active) == (active.node_id, False)
+        assert (told.leader_host, told.leader_port) == cluster.voters[active.node_id]
+
+    run(tmp_path, test)
+
+
+def test_a_broker_that_was_away_is_told_where_the_leader_is(tmp_path: Path) -> None:
+    """It knew one controller, which did not lead, and never found another."""
+
+    async def test(cluster: Cluster) -> None:
+        active = await cluster.active()
+        other = min({1, 2, 3} - {active.node_id})
+        known = {other: cluster.voters[other]}
+        channel = ControllerChannel(_world(11), 11, known, lambda: "")
+        channel.start()
+        assert (await status(channel)).leader_id == active.node_id
+        await channel.close()
+
+    run(tmp_path, test)
+
+
+def test_a_broker_asks_the_controllers_of_the_beginning_when_no_other_answers(
+    tmp_path: Path,
+) -> None:
+    """They had left and come back while it was away."""
+
+    async def test(cluster: Cluster) -> None:
+        active = await cluster.active()
+        (nobody,) = _free_ports(1)
+        channel = ControllerChannel(_world(11), 11, cluster.voters, lambda: "")
+        channel.set_controllers({9: ("127.0.0.1", nobody)})
+        channel.start()
+        assert (await status(channel)).leader_id == active.node_id
+        await channel.close()
 
     run(tmp_path, test)
