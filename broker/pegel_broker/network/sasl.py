@@ -16,6 +16,7 @@ from pegel.credentials import Credentials
 from pegel.scram import (
     MIN_ITERATIONS,
     RESERVED_PREFIX,
+    SALT_BYTES,
     Mechanism,
     derive_keys,
     salt_password,
@@ -57,8 +58,8 @@ class BrokerCredentials(Credentials):
 class Users:
     """Who may log in, as the metadata say now.
 
-    An unknown user gets a credential that nothing satisfies, always the same, so that an answer
-    does not tell who exists.
+    An unknown user gets a credential that nothing satisfies, always the same, and of the shape that
+    users have unless somebody chose otherwise, so that an answer does not tell who exists.
     """
 
     def __init__(self, image: Callable[[], MetadataImage]) -> None:
@@ -73,7 +74,7 @@ class Users:
         """For a password in the clear, which any credential can check."""
         own = self._image().credentials.get(user, {})
         if not own:
-            return self._nobody(user, Mechanism.SCRAM_SHA_256)
+            return self._nobody(user, max(Mechanism))
         return own[max(own)]
 
     def broker(self) -> ScramCredential | None:
@@ -96,8 +97,9 @@ class Users:
             secret = self._image().inter_broker_secret
             return hmac.digest(secret, purpose + user.encode(), mechanism.hash_name)
 
+        salt = made_up(b"salt")[:SALT_BYTES]
         return ScramCredential(
-            mechanism, MIN_ITERATIONS, made_up(b"salt"), made_up(b"stored"), made_up(b"server")
+            mechanism, MIN_ITERATIONS, salt, made_up(b"stored"), made_up(b"server")
         )
 
 

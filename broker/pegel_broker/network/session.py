@@ -37,7 +37,7 @@ UNKNOWN_FRAME_BYTES = 512 * 1024
 # Seconds from the connection to the end of the log-in.
 LOGIN_TIMEOUT = 30.0
 # Passwords that are hashed at a time, each for milliseconds of a thread.
-_CHECKS_AT_A_TIME = 2
+CHECKS_AT_A_TIME = 2
 _LOGGED_NAME_LENGTH = 64
 _BEFORE_LOGIN = {ApiKey.API_VERSIONS, ApiKey.SASL_HANDSHAKE, ApiKey.SASL_AUTHENTICATE}
 
@@ -68,11 +68,14 @@ class Doorkeeper:
         self.failure_delay = failure_delay
         self.lifetime = lifetime
         self.counters = LoginCounters()
-        self._checks = asyncio.Semaphore(_CHECKS_AT_A_TIME)
+        self._checks = asyncio.Semaphore(CHECKS_AT_A_TIME)
 
     async def fits(self, check: PasswordCheck) -> bool:
-        async with self._checks:
-            return await asyncio.to_thread(check.run)
+        await self._checks.acquire()
+        # A client that hangs up ends the wait, and not the thread, which is what is counted.
+        running = asyncio.get_running_loop().run_in_executor(None, check.run)
+        running.add_done_callback(lambda _: self._checks.release())
+        return await asyncio.shield(running)
 
 
 class Session:

@@ -14,6 +14,8 @@ from pegel.protocol.messages.alter_user_scram_credentials import (
     ScramCredentialUpsertion,
 )
 from pegel.scram import MAX_SALT_BYTES
+from pegel_broker.config import NodeConfigError
+from pegel_broker.users import MAX_FIRST_USERS, parse_users
 from pegel_controller.control.credentials import MAX_CHANGES
 from pegel_controller.rpc.credential_messages import AlterCredentialsRequest, CredentialChange
 from tests.broker.network.test_sasl import MECHANISMS, SETTINGS, is_served, log_in
@@ -88,6 +90,14 @@ def test_the_users_of_a_file_are_those_of_a_new_cluster_only() -> None:
     run(main, **SETTINGS)
 
 
+def test_a_file_of_users_has_a_limit() -> None:
+    lines = [f"u{i}:hidden" for i in range(MAX_FIRST_USERS)]
+    assert len(parse_users("\n".join(lines), "file")) == MAX_FIRST_USERS
+    with pytest.raises(NodeConfigError, match="line 1001: more than 1000 first users") as raised:
+        parse_users("\n".join([*lines, "u:hidden"]), "file")
+    assert "hidden" not in str(raised.value)
+
+
 @pytest.mark.parametrize(
     ("users", "why"),
     [
@@ -95,7 +105,10 @@ def test_the_users_of_a_file_are_those_of_a_new_cluster_only() -> None:
         ("alice", "line 1: not user:password"),
         ("alice:", "line 1: not user:password"),
         ("a:hidden\n\na:hidden", "line 3: this user is there already"),
-        ("__broker:hidden", "Names that begin with __ are the brokers' own"),
+        ("# first\na:b\n__broker:hidden", "users, line 3: user '__broker': Names that begin"),
+        ("a:\ufb01sh-hidden", "line 1: the password has characters that not every client"),
+        ("\ufb01sh:hidden", "line 1: the name has characters that not every client"),
+        ("a:hidden\x00", "line 1: the password has characters"),
     ],
 )
 def test_a_file_of_users_that_makes_no_sense_ends_the_node(users: str, why: str) -> None:
