@@ -266,8 +266,8 @@ def footprint(**options: Any) -> None:
 
 
 @bench.command()
-@click.option("--over", type=click.Choice(["partitions", "connections", "record-bytes",
-                                           "replicas"]),
+@click.option("--over", type=click.Choice(["partitions", "idle-partitions", "connections",
+                                           "record-bytes", "replicas"]),
               default="partitions", show_default=True, help="What grows.")  # fmt: skip
 @click.option(
     "--values",
@@ -284,7 +284,8 @@ def sweep(**options: Any) -> None:
 
     The same for all values: requests a second, and one batch of the same records for one partition
     in each request. With "partitions" the requests go round them, over one connection to each
-    broker; with "connections" they go round the connections, all of one partition. Before the
+    broker; with "idle-partitions" all are for one partition, and so many others are beside it; with
+    "connections" they go round the connections, all of one partition. Before the
     measurement every partition and connection is used once, and the brokers come to rest. Values
     take turns, round by round.
     """

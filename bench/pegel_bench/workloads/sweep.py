@@ -1,4 +1,5 @@
-"""What one request costs as something grows: partitions, connections, record size, replicas.
+"""What one request costs as something grows: partitions (used, or idle beside the one that is
+used), connections, record size, replicas.
 
 The rate is fixed, and each request carries one batch for one partition, whatever grows: each value
 is asked to do the same work, and what changes is the brokers' CPU time for each request, and the
@@ -8,14 +9,13 @@ latency. Values take turns, so that a machine that is busy for a while is busy f
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 
 from pegel_bench.bench import Bench
 from pegel_bench.load.spec import LoadSpec
 from pegel_bench.quiet import NOTE, Quiet
 from pegel_bench.targets import Target
-
-OVERS = ("partitions", "connections", "record-bytes", "replicas")
 
 
 def sweep(bench: Bench, spec: LoadSpec, over: str, values: Sequence[int]) -> None:
@@ -30,14 +30,18 @@ def sweep(bench: Bench, spec: LoadSpec, over: str, values: Sequence[int]) -> Non
                 one = replace(spec, bootstrap=target.bootstrap)
                 if over == "partitions":
                     one.partitions = value
+                elif over == "idle-partitions":
+                    one.partitions = 1
                 elif over == "connections":
                     one.partitions, one.connections = 1, value
                 elif over == "record-bytes":
                     one.record_bytes = value
                 else:
                     bench.replication, bench.min_insync = value, min(min_insync, value)
-                with bench.topic(target, one.partitions) as topic:
-                    one.topic = topic
+                with ExitStack() as stack:
+                    if over == "idle-partitions":
+                        stack.enter_context(bench.topic(target, value))
+                    one.topic = stack.enter_context(bench.topic(target, one.partitions))
                     was_quiet = _use_once(bench, target, one, {over: value}, quiet[target.name])
                     row = bench.measure(target, one, {over: value}, "sweep", number)
                     if not was_quiet:
