@@ -9,6 +9,7 @@ import os
 import random
 import signal
 from collections.abc import Callable
+from pathlib import Path
 
 from pegel.seams import World
 from pegel.seams.clock import RealClock
@@ -16,6 +17,8 @@ from pegel.seams.disk import RealDisk, ThreadDiskQueue
 from pegel.seams.network import RealNetwork
 from pegel_broker.config import NodeConfig
 from pegel_broker.node import Node, NodeError
+
+_log = logging.getLogger("pegel.node")
 
 
 def real_world() -> World:
@@ -80,6 +83,25 @@ async def _started(node: Node, starting: asyncio.Future[None]) -> None:
     await node.ready.wait()
 
 
+def make_private(directory: Path) -> None:
+    """Take what is there from everybody else: it may be older than this rule, or a copy.
+
+    Where that is not allowed it is logged, and the node goes on.
+    """
+    if not directory.exists():
+        return
+    try:
+        directory.chmod(0o700)
+        for path in directory.rglob("*"):
+            if not path.is_symlink():
+                path.chmod(0o700 if path.is_dir() else 0o600)
+    except OSError as error:
+        _log.warning(
+            "others may read the secrets in %s: its rights cannot be changed (%s); give it to the "
+            "user of this process", directory, error.strerror,
+        )  # fmt: skip
+
+
 def run_node(
     config: NodeConfig,
     on_ready: Callable[[Node], None] = lambda node: None,
@@ -88,11 +110,11 @@ def run_node(
     """Run until SIGTERM or SIGINT; the exit code. Errors are logged as one line."""
     import uvloop
 
-    if config.mechanisms:
-        os.umask(0o077)  # what proves who a user is lies in the metadata log
+    os.umask(0o077)  # records, and in the metadata log what proves who is a user or a broker
+    make_private(Path(config.data_dir) / "raft")
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(_serve(config, on_ready, lifeline))
     except NodeError as error:
-        logging.getLogger("pegel.node").critical("%s", error)
+        _log.critical("%s", error)
         return 1

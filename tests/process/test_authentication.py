@@ -164,6 +164,37 @@ def test_they_survive_the_controller_and_every_node(tmp_path: Path) -> None:
         assert all(p.stat().st_mode & 0o077 == 0 for p in secrets)
 
 
+def test_data_is_for_the_user_of_the_node_alone(tmp_path: Path) -> None:
+    """Arbiters ask nobody who they are, and hold the brokers' secret; and so may older files."""
+
+    def open_to_others() -> list[Path]:
+        found = []
+        for node in (1, 2):
+            home = tmp_path / "c" / f"node-{node}"
+            found += [*home.glob("*"), *home.glob("*/**/*")]
+        assert {p.name for p in found if p.parent.name == "raft"}
+        own = {"node.log", "server.properties"}  # made by `pegel up`: no secrets
+        return [p for p in found if p.stat().st_mode & 0o077 and p.name not in own]
+
+    def start() -> LocalCluster:
+        return LocalCluster(brokers=1, arbiters=1, data_dir=tmp_path / "c", sasl=True)
+
+    before = os.umask(0o022)
+    try:
+        with start() as cluster:
+            with connect(cluster) as client:
+                client.create_topic("t")
+                client.send("t", b"x")
+            assert open_to_others() == []
+        for path in (tmp_path / "c").glob("node-*/raft/**/*"):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        assert open_to_others()
+        with start() as cluster, connect(cluster):
+            assert open_to_others() == []
+    finally:
+        os.umask(before)
+
+
 def test_a_client_outlives_its_sessions() -> None:
     """KIP-368: connections are replaced before their session ends; nothing fails meanwhile."""
     with (
