@@ -177,8 +177,20 @@ class GroupSession:
         """Commit as this member.
 
         Raises:
-            CommitFailedError: the group went on without it. PegelError: not committed.
+            CommitFailedError: the group went on without it, or rebalances. Never to be tried again
+                as it is: by then a partition may be another's, and be committed further on.
+            PegelError: not committed.
         """
+        try:
+            await self._commit(offsets, timeout)
+        except CommitFailedError as error:
+            error.retriable = False
+            raise
+
+    async def _commit(
+        self, offsets: Mapping[TopicPartition, CommittedOffset], timeout: float
+    ) -> None:
+        """Retriable where this member goes on, for the partitions that it keeps."""
         who = self._identity()
         if who.generation == NO_GENERATION:
             raise CommitFailedError(
@@ -210,7 +222,7 @@ class GroupSession:
 
     async def _commit_ours(self, offsets: Mapping[TopicPartition, CommittedOffset]) -> None:
         if offsets:
-            await self.commit(offsets, self._cluster.options.request_timeout)
+            await self._commit(offsets, self._cluster.options.request_timeout)
 
     # The end
 

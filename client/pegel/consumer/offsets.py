@@ -179,43 +179,43 @@ class AutoCommit:
     ) -> None:
         self._commit, self._on_error = commit, on_error
         self._finished: dict[TopicPartition, CommittedOffset] = {}
+        self._under_way: dict[TopicPartition, CommittedOffset] = {}
+        self._turn = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self._closed = False
 
     def finished(self, tp: TopicPartition, committed: CommittedOffset) -> None:
         """Everything before ``committed`` has been worked on."""
         self._finished[tp] = committed
-        if self._task is None and not self._closed:
-            self._task = asyncio.get_running_loop().create_task(self._run())
+        self._start()
 
     def forget(self, partitions: Iterable[TopicPartition]) -> None:
-        """These are somebody else's now."""
+        """These are somebody else's now, who may commit more: none of them is committed again."""
         for tp in partitions:
             self._finished.pop(tp, None)
+            self._under_way.pop(tp, None)
 
     async def flush(self, timeout: float) -> None:
         """Return when everything finished is committed, or cannot be.
+
+        What can be committed later is kept for another ``flush``.
 
         Raises:
             CommitFailedError: the group went on without this member.
             PegelError: not committed within ``timeout`` seconds.
         """
-        deadline = asyncio.get_running_loop().time() + timeout
-        if self._task is not None:
-            await asyncio.wait([self._task], timeout=timeout)
-        while self._finished:
-            left = deadline - asyncio.get_running_loop().time()
-            offsets, self._finished = self._finished, {}
-            task = self._commit(offsets)
-            done, _ = await asyncio.wait([task], timeout=max(0.001, left))
-            if not done:
-                task.cancel()
-                raise CommitFailedError(
-                    f"no commit within {timeout:.3g} s; what was read since the last one will be "
-                    "read again",
-                    ErrorCode.REQUEST_TIMED_OUT,
-                )
-            task.result()
+        try:
+            async with asyncio.timeout(timeout):
+                if self._task is not None:  # it tries again and again
+                    await asyncio.wait([self._task])
+                while self._finished or self._turn.locked():
+                    await self._commit_finished()
+        except TimeoutError:
+            raise CommitFailedError(
+                f"no commit within {timeout:.3g} s; what was read since the last one may be read "
+                "again",
+                ErrorCode.REQUEST_TIMED_OUT,
+            ) from None
 
     async def close(self) -> None:
         self._closed = True
@@ -223,21 +223,40 @@ class AutoCommit:
             self._task.cancel()
             await asyncio.wait([self._task])
 
+    def _start(self) -> None:
+        if self._finished and self._task is None and not self._closed:
+            self._task = asyncio.get_running_loop().create_task(self._run())
+
     async def _run(self) -> None:
         try:
             while self._finished:
-                offsets, self._finished = self._finished, {}
                 try:
-                    await self._commit(offsets)
+                    await self._commit_finished()
                 except PegelError as error:
                     if not error.retriable:
                         self._give_up(error)
                         return
-                    # Newer offsets that were finished meanwhile stand above these.
-                    self._finished = {**offsets, **self._finished}
                     await asyncio.sleep(_RETRY_PAUSE)
         finally:
             self._task = None
+
+    async def _commit_finished(self) -> None:
+        """One commit; what a later one may yet bring through is put back."""
+        async with self._turn:
+            offsets, self._finished = self._finished, {}
+            if not offsets:
+                return
+            self._under_way = offsets
+            try:
+                await self._commit({**offsets})
+            except (PegelError, asyncio.CancelledError) as error:
+                if not isinstance(error, PegelError) or error.retriable:
+                    # Newer offsets that were finished meanwhile stand above these.
+                    self._finished = {**offsets, **self._finished}
+                    self._start()
+                raise
+            finally:
+                self._under_way = {}
 
     def _give_up(self, error: PegelError) -> None:
         if isinstance(error, CommitFailedError):

@@ -469,3 +469,27 @@ def test_a_commit_of_the_generation_before_is_made_again_in_the_next() -> None:
             await committed(cluster, 20, *T)
 
     run(body)
+
+
+@pytest.mark.parametrize("code", [ErrorCode.ILLEGAL_GENERATION, ErrorCode.REBALANCE_IN_PROGRESS])
+def test_a_commit_of_ones_own_is_never_called_retriable(code: ErrorCode) -> None:
+    """The partition may be another member's by then, and the same offsets would rewind it."""
+
+    async def body(cluster: FakeCluster, client: AsyncClient) -> None:
+        fill(cluster, 10)
+        async with member(client, commit="manual") as consumer:
+            await consumer.next_batch()
+            session = consumer._group
+            assert isinstance(session, GroupSession)
+            cluster.script(ApiKey.JOIN_GROUP, *[ErrorCode.COORDINATOR_LOAD_IN_PROGRESS] * 10)
+            cluster.script(ApiKey.OFFSET_COMMIT, code)
+            session.core.request_rejoin("a test wants it")
+            session._woken()
+            while session.core.phase is not Phase.JOIN:
+                await asyncio.sleep(0)
+            with pytest.raises(CommitFailedError) as caught:
+                await consumer.commit()
+            assert caught.value.code is code
+            assert not caught.value.retriable
+
+    run(body)
