@@ -235,6 +235,7 @@ class ClientConnection(FrameProtocol):
         """Whoever has logged in may send what the listener takes."""
         if self.session is not None and self.session.user is not None:
             self.max_frame_bytes = self._max_known_frame_bytes
+            self._listener.on_known(self)
 
     def _refuse_version(self, header: RequestHeader) -> None:
         if header.api_key == ApiKey.API_VERSIONS:

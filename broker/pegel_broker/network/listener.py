@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import OrderedDict
 from dataclasses import dataclass
 
 from pegel.seams import World
@@ -19,7 +20,7 @@ _log = logging.getLogger("pegel.broker")
 # A request must arrive whole within this time, in seconds, once its first byte is here.
 PARTIAL_FRAME_TIMEOUT = 30.0
 SWEEP_INTERVAL = 10.0
-# Connections beyond this are closed as they come.
+# Connections beyond this are closed as they come, or take the place of one that has not logged in.
 MAX_CONNECTIONS = 10_000
 
 
@@ -65,6 +66,8 @@ class ClientListener:
         self._idle_max = idle_max
         self._max_connections = max_connections
         self._connections: dict[ClientConnection, None] = {}
+        # Those of them that have not logged in yet and have to, in the order in which they came.
+        self._strangers: OrderedDict[ClientConnection, None] = OrderedDict()
         self.serving = False
         self._listener: Listener | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -93,7 +96,7 @@ class ClientListener:
         return ClientConnection(self, self._max_request_bytes)
 
     def on_opened(self, connection: ClientConnection) -> None:
-        if len(self._connections) >= self._max_connections:
+        if len(self._connections) >= self._max_connections and not self._make_room():
             self.counters.refused += 1
             _log.warning("refusing %s: %d connections are open", connection.peer,
                          len(self._connections))  # fmt: skip
@@ -101,12 +104,34 @@ class ClientListener:
             return
         self.counters.accepted += 1
         self._connections[connection] = None
+        if connection.session is not None:
+            self._strangers[connection] = None
         if not self.serving:
             connection.pause_reading()
         if self._timer is None:
             self._arm()
 
+    def _make_room(self) -> bool:
+        """Who waits longest without having logged in goes: whoever fills all places with silent
+        connections keeps nobody out, brokers neither, who logs in in less time than that takes.
+        """
+        while self._strangers:
+            oldest, _ = self._strangers.popitem(last=False)
+            if oldest.session is not None and oldest.session.user is not None:
+                continue
+            _log.warning("closing %s, which has not logged in: %d connections are open",
+                         oldest.peer, len(self._connections))  # fmt: skip
+            self.on_closed(oldest)  # now, and not when the event loop comes to it
+            oldest.abort()
+            return True
+        return False
+
+    def on_known(self, connection: ClientConnection) -> None:
+        """It has logged in."""
+        self._strangers.pop(connection, None)
+
     def on_closed(self, connection: ClientConnection) -> None:
+        self._strangers.pop(connection, None)
         if self._connections.pop(connection, 0) is None:
             self.counters.closed += 1
 
@@ -154,3 +179,4 @@ class ClientListener:
         for connection in list(self._connections):
             connection.abort()
         self._connections.clear()
+        self._strangers.clear()

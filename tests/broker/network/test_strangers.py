@@ -11,14 +11,10 @@ import time
 import pytest
 
 from pegel.protocol.errors import ErrorCode
-from pegel.protocol.messages.sasl_authenticate import (
-    SaslAuthenticateRequest,
-)
+from pegel.protocol.messages.sasl_authenticate import SaslAuthenticateRequest
 from pegel_broker.network import listener as listener_module
 from pegel_broker.network.listener import ClientListener
-from pegel_broker.network.sasl import (
-    PasswordCheck,
-)
+from pegel_broker.network.sasl import BROKER_MECHANISM, BrokerCredentials, PasswordCheck
 from pegel_broker.network.session import CHECKS_AT_A_TIME, UNKNOWN_FRAME_BYTES
 from tests.broker.network.test_sasl import SETTINGS, exchange, is_served, log_in, shake
 from tests.support.node import NodeUnderTest, run
@@ -122,3 +118,40 @@ def test_passwords_of_clients_that_hang_up_count_until_they_are_hashed(
         run(main, **SETTINGS)
     finally:
         ends.set()
+
+
+def test_places_that_strangers_fill_are_had_by_who_logs_in() -> None:
+    """Those who have logged in, brokers as well, keep theirs; whoever waits longest gives way."""
+
+    async def main(node: NodeUnderTest) -> None:
+        listener = node.node.listener
+        assert listener is not None
+        listener._max_connections = 4
+        user = await node.connect()
+        assert (await log_in(user, "PLAIN")).error_code == 0
+        silent = [await node.connect() for _ in range(8)]
+        for client in silent[:5]:
+            assert await client.is_closed()
+        assert listener.connections == 4
+        broker = await node.connect()
+        assert node.node.broker is not None
+        own = BrokerCredentials.of(node.node.broker.image)
+        assert own is not None
+        assert (await log_in(broker, BROKER_MECHANISM, own.user, own.password)).error_code == 0
+        assert await silent[5].is_closed()
+        others = [await node.connect() for _ in range(2)]
+        for client in others:
+            assert (await log_in(client, "SCRAM-SHA-256")).error_code == 0
+        assert await silent[7].is_closed()
+        # All places are taken by who is known: now it is the newcomer that goes.
+        assert await (await node.connect()).is_closed()
+        assert listener.counters.refused == 1
+        for client in (user, broker, *others):
+            assert await is_served(client)
+        user.close()
+        while listener.connections == 4:
+            await asyncio.sleep(0)
+        assert (await log_in(await node.connect(), "PLAIN")).error_code == 0
+        assert listener.counters.accepted - listener.counters.closed == listener.connections == 4
+
+    run(main, **SETTINGS)
