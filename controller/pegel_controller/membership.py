@@ -31,8 +31,8 @@ _log = logging.getLogger("pegel.controller")
 
 MAX_WAIT = 60.0
 POLL_INTERVAL = 0.020
-# A controller that was heard within this time is taken for alive.
-ALIVE_WITHIN = 2.0
+# A controller that answers nothing for this long after a removal was asked for is taken for dead.
+ANSWERS_WITHIN = 2.0
 
 
 Change = AddVoterRequest | RemoveVoterRequest
@@ -134,8 +134,8 @@ class Membership:
         if not left:
             message = f"Controller {gone} is the last one: add another controller first."
             raise _RefusedError(ErrorCode.INVALID_REQUEST, message)
-        alive = self._alive(left)
         needed = len(left) // 2 + 1
+        alive = await self._answering(left, needed)
         if len(alive) < needed:
             dead = _names(sorted(set(left) - set(alive)))
             raise _RefusedError(
@@ -147,13 +147,26 @@ class Membership:
             # Somebody else is to do it: this one's leadership would end with its vote.
             await raft.transfer_leadership(max(alive - {gone}))
             raise self._node.not_controller()
+        status = raft.status()  # time has gone by
+        left = tuple(voter for voter in status.voters if voter != gone)
         await raft.change_membership(left, status.learners)
         await self._node.record(r.ControllerUnregisteredRecord(gone))
         _log.info("controller %d votes no more", gone)
 
-    def _alive(self, voters: Sequence[int]) -> set[int]:
-        """Who is connected and was heard lately. To count a dead one could cost the quorum."""
-        now = self._node.world.clock.monotonic()
+    async def _answering(self, voters: Sequence[int], needed: int) -> set[int]:
+        """Who answers from now on, ``needed`` of them or all. To count a dead one could cost the
+        quorum, and a new leader takes all for heard before it has heard anybody."""
+        clock = self._node.world.clock
+        asked_at = clock.monotonic()
+        while True:
+            alive = self._heard_since(asked_at, voters)
+            if len(alive) >= needed or clock.monotonic() >= asked_at + ANSWERS_WITHIN:
+                return alive
+            await asyncio.sleep(POLL_INTERVAL)
+            if not self._node.active:
+                raise NotLeaderError(self._node.raft.leader_id)
+
+    def _heard_since(self, asked_at: float, voters: Sequence[int]) -> set[int]:
         heard = self._node.raft.followers()
         return {
             voter
@@ -162,7 +175,7 @@ class Membership:
             or (
                 self._node.links.connected(voter)
                 and voter in heard
-                and now - heard[voter].heard_at < ALIVE_WITHIN
+                and heard[voter].heard_at > asked_at
             )
         }
 

@@ -127,6 +127,24 @@ def test_a_removal_that_would_cost_the_quorum_names_whom_to_remove(tmp_path: Pat
     run(tmp_path, test)
 
 
+def test_one_that_has_just_died_does_not_count_for_a_removal(tmp_path: Path) -> None:
+    """It was heard a moment ago, and its connection still stands. What was left had no quorum."""
+
+    async def test(cluster: Cluster) -> None:
+        active = await cluster.active()
+        channel = (await cluster.broker(10)).channel
+        dead, alive = sorted({1, 2, 3} - {active.node_id})
+        silent = cluster.nodes[dead]
+        silent.on_raft_message = lambda peer_id, payload: None  # type: ignore[method-assign]
+        assert active.links.connected(dead)
+        answer = await change(channel, RemoveVoterRequest(alive))
+        assert answer.error == ErrorCode.INVALID_REQUEST
+        assert f"remove {dead} instead" in answer.message
+        assert not (await change(channel, RemoveVoterRequest(dead))).error
+
+    run(tmp_path, test)
+
+
 def test_who_joined_is_known_after_a_restart_of_all(tmp_path: Path) -> None:
     """Three of four are needed then: the configuration alone names but three."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass, field
 from random import Random
@@ -48,6 +49,7 @@ class Cluster:
         self.violations: list[str] = []
         self.healed = False  # faults are over
         self.disks_replaced = False
+        self.voter_changes: list[asyncio.Task[None]] = []  # what operators have begun
         self.work_ends = False  # workloads finish what they have begun, and end
         self.nodes: dict[int, NodeMachine] = {}
         self.clients: dict[str, Machine] = {}

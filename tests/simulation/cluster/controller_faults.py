@@ -68,7 +68,8 @@ class ChangeVoters(FaultKind):
     def apply(self, cluster: Cluster, arguments: Arguments) -> None:
         n = find_node(cluster, arguments["node"]).config.node_id
         loop, client, _ = cluster.client("operator")
-        loop.start(_take_and_give_back(cluster, client, n, arguments["away"]))
+        work = _take_and_give_back(cluster, client, n, arguments["away"])
+        cluster.voter_changes.append(loop.start(work))
 
 
 async def _take_and_give_back(

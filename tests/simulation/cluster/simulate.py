@@ -118,7 +118,10 @@ class _Run:
             loop, client, _ = cluster.client("operator")
             loop.start(keep_voters(cluster, client))
             if self.broken is not None:
-                self._become_healthy()  # two that vote could not do without one
+                # Two that vote could not do without one.
+                while not all(task.done() for task in cluster.voter_changes):
+                    self.advance(cluster.now + 0.1)
+                self._become_healthy()
         if self.broken is not None:
             break_for_ever(cluster, self.broken, self.random.choice(BREAKAGES))
         self._become_healthy()
