@@ -31,7 +31,14 @@ from pegel.producer.producer import Producer
 from pegel.seams import Clock, Network
 from pegel.seams.clock import RealClock
 from pegel.seams.network import RealNetwork
-from pegel.types import Headers, RecordMetadata, SendResult, TopicPartition
+from pegel.types import (
+    Headers,
+    RecordMetadata,
+    SendResult,
+    TopicPartition,
+    check_partition_number,
+    check_topic_name,
+)
 
 
 class AsyncClient:
@@ -229,6 +236,7 @@ class AsyncClient:
 
         Raises:
             ValueError: neither topics nor partitions, or both; an option that makes no sense.
+            TypeError: a name that is no text, a partition that is no int.
         """
         self._check_open()
         if bool(topics) == bool(partitions):
@@ -249,6 +257,10 @@ class AsyncClient:
             max_poll_interval=max_poll_interval,
         )
         assigned = [TopicPartition(*p) for p in partitions or ()]
+        for name in (*topics, *(tp.topic for tp in assigned)):
+            check_topic_name(name)
+        for tp in assigned:
+            check_partition_number(tp.partition)
         hooks = Hooks(on_assigned, on_revoked, on_lost)
         hearts = self._member_hearts() if group is not None and topics else None
         return Consumer(self._cluster, topics, assigned, options, hooks, hearts)

@@ -55,7 +55,9 @@ class Cluster:
         deadline = self.clock.monotonic() + wait
         last_error: PegelError | None = None
         attempts = 0
+        shut_out = 0  # rounds in which every broker closed the connection at the first request
         while True:
+            shut = True
             for endpoint in self.metadata.endpoints():
                 left = deadline - self.clock.monotonic()
                 if left <= 0:
@@ -65,15 +67,17 @@ class Cluster:
                     async with asyncio.timeout(turn):
                         return await self.pool.ask(endpoint, request, response_type, timeout=turn)
                 except TimeoutError:
-                    continue
+                    shut = False
                 except PegelError as error:
                     if not error.retriable:
                         raise
+                    shut &= isinstance(error, ConnectionFailedError) and error.shut_out
                     if last_error is None or left > wait / 10:  # else of a moment's remainder
                         last_error = error
+            shut_out = shut_out + 1 if shut else 0
             left = deadline - self.clock.monotonic()
-            if left <= 0:
-                raise last_error or ConnectionFailedError(f"no broker answered in {wait:.3g} s")
+            if left <= 0 or (last_error is not None and self.metadata.stays_out(shut_out)):
+                raise last_error or self.metadata.no_answer(wait)
             await asyncio.sleep(min(left, self.retry_pause(attempts)))
             attempts += 1
 
@@ -89,10 +93,7 @@ class Cluster:
                     lambda broker: self.pool.ask(broker, request, response_type, timeout=timeout)
                 )
         except TimeoutError:
-            addresses = ", ".join(str(e) for e in self.metadata.endpoints()[:5])
-            raise ConnectionFailedError(
-                f"no broker answered within {timeout:.3g} s; tried {addresses}"
-            ) from None
+            raise self.metadata.no_answer(timeout) from None
 
     def retry_pause(self, attempts: int) -> float:
         """Seconds to wait before retry number ``attempts``, counted from 0."""

@@ -78,6 +78,17 @@ class ClientOptions:
     heartbeat_thread: bool = True
     credentials: Credentials | None = None
 
+    def __post_init__(self) -> None:
+        _check_texts(self, "client_id")
+
+
+def _check_texts(options: object, *names: str) -> None:
+    """What is sent again and again as text must be some: a request could not be written."""
+    for name in names:
+        value = getattr(options, name)
+        if value is not None and not isinstance(value, str):
+            raise TypeError(f"{name} is text, not {type(value).__name__}: {value!r}")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProducerOptions:
@@ -183,6 +194,7 @@ class ConsumerOptions:
     max_poll_interval: float = 300.0
 
     def __post_init__(self) -> None:
+        _check_texts(self, "group", "instance_id", "rack")
         self._check_group()
         if self.offset_reset not in {"earliest", "latest", "none"}:
             raise ValueError(f"offset_reset is earliest, latest or none, not {self.offset_reset!r}")

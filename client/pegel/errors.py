@@ -26,8 +26,13 @@ class PegelError(Exception):
 
 
 class ConnectionFailedError(PegelError):
-    """No connection, or it broke before the answer came."""
+    """No connection, or it broke before the answer came.
 
+    Attributes:
+        shut_out: the broker closed the connection at the first request; it may want credentials.
+    """
+
+    shut_out = False
     default_code = ErrorCode.NETWORK_EXCEPTION
     default_retriable = True
 

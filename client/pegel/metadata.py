@@ -24,6 +24,7 @@ from pegel.errors import (
     to_error_code,
 )
 from pegel.network.backoff import retry_pause
+from pegel.network.hedge import ask_hedged
 from pegel.network.pool import ConnectionPool, Endpoint
 from pegel.protocol.errors import ErrorCode
 from pegel.protocol.messages.metadata import (
@@ -35,12 +36,13 @@ from pegel.protocol.messages.metadata import (
 )
 from pegel.protocol.schema import NULL_UUID
 from pegel.seams import Clock
+from pegel.types import check_topic_name
 
 T = TypeVar("T")
 
-# A broker that has not answered for so long gets company: the next one is asked too.
-_HEDGE = 0.15
 _ATTEMPT_TIMEOUT = 5.0
+# All brokers shut the door so many times in a row on a client that none ever let in: it stays shut.
+_SHUT_OUT_AFTER = 5
 # Refreshes on behalf of everybody are at least this far apart.
 _MIN_INTERVAL = 0.02
 _NOT_THERE = {ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, ErrorCode.UNKNOWN_TOPIC_ID}
@@ -190,6 +192,9 @@ class Metadata:
         self.view = ClusterView()
         # Why the cluster does not let this client in (any more), as of the last refresh.
         self.refused: AuthenticationError | None = None
+        # Why the last refresh failed; ``None`` where it did not.
+        self.trouble: BaseException | None = None
+        self._shut_out = 0
         self._bootstrap = [Endpoint(-1 - i, *address) for i, address in enumerate(bootstrap)]
         self._pool, self._clock, self._random, self._options = pool, clock, rng, options
         self._wanted: dict[str, None] = {}
@@ -233,9 +238,11 @@ class Metadata:
         """The topic, once it is known.
 
         Args:
+            timeout: seconds; one below ``topic_grace`` ends the wait for an unknown topic as well.
             create: let the broker create it (and only if the broker is set to).
 
         Raises:
+            TypeError: the name is not text.
             TopicNotFoundError: no broker knows it, for ``topic_grace`` seconds.
             BrokerError: the name is not legal, or not for this client.
             ConnectionFailedError, RequestTimeoutError: no broker answers.
@@ -244,7 +251,7 @@ class Metadata:
         known = self.view.topics.get(name)
         if known is not None:
             return known
-        self._wanted[name] = None
+        self.want((name,))
         if create:
             self._creating.add(name)
         options = self._options
@@ -270,7 +277,8 @@ class Metadata:
                     self._wanted.pop(name, None)
                     self._creating.discard(name)
                     raise _topic_error(name, code)
-            if now >= deadline or isinstance(error, ClosedError | AuthenticationError):
+            final = isinstance(error, ClosedError | AuthenticationError)
+            if final or now >= deadline or self.stays_out(self._shut_out):
                 raise error or ConnectionFailedError(f"no broker described topic {name!r} in time")
             pause = retry_pause(
                 attempts, options.retry_backoff, options.retry_backoff_max, self._random
@@ -279,8 +287,30 @@ class Metadata:
             await asyncio.sleep(min(pause, deadline - now))
 
     def want(self, names: Iterable[str]) -> None:
-        """Keep these topics in view from the next refresh on, if they are there."""
+        """Keep these topics in view from the next refresh on, if they are there.
+
+        Raises:
+            TypeError: a name that is not text; every later refresh would ask for it.
+        """
+        names = list(names)
+        for name in names:
+            check_topic_name(name)
         self._wanted.update(dict.fromkeys(names))
+
+    def unknown(self, name: str, waited: float) -> PegelError:
+        """Why a topic was not described in ``waited`` seconds, as far as that is known."""
+        code = self.view.topic_errors.get(name)
+        return self.no_answer(waited) if code is None else _topic_error(name, code)
+
+    def no_answer(self, waited: float) -> ConnectionFailedError:
+        """The error of whoever waited so many seconds for any broker."""
+        why = "" if self.trouble is None else f": {self.trouble}"
+        tried = "" if "tried" in why else f"; tried {self._addresses()}"
+        return ConnectionFailedError(f"no broker answered within {waited:.3g} s{tried}{why}")
+
+    def stays_out(self, refusals: int) -> bool:
+        """Whether a client that no broker ever let in knows enough after so many in a row."""
+        return self._last_success == float("-inf") and refusals >= _SHUT_OUT_AFTER
 
     async def refresh(self, *, timeout: float | None = None, patience: float | None = None) -> None:
         """Ask a broker now, or share the answer that somebody already waits for.
@@ -302,9 +332,7 @@ class Metadata:
                 async with asyncio.timeout(wait):
                     await asyncio.shield(task)
             except TimeoutError:
-                raise ConnectionFailedError(
-                    f"no broker answered within {patience or wait:.3g} s; tried {self._addresses()}"
-                ) from None
+                raise self.no_answer(patience or wait) from None
             except asyncio.CancelledError:
                 if task.cancelled() and self._closed:
                     raise ClosedError("the client is closed") from None
@@ -371,15 +399,18 @@ class Metadata:
         if task.cancelled() or self._closed:
             return
         error = task.exception()
+        self.trouble = error
         if error is not None:
             self._failures += 1
+            shut = isinstance(error, ConnectionFailedError) and error.shut_out
+            self._shut_out = self._shut_out + 1 if shut else 0
             if isinstance(error, AuthenticationError):
                 self.refused = error
                 self.notify()  # whoever waits for a leader waits in vain
             if self._last_success != float("-inf"):
                 self.request_refresh()
             return
-        self._failures = 0
+        self._failures = self._shut_out = 0
         self.refused = None
         self._last_success = self._clock.monotonic()
         self._set_timer(self._options.metadata_max_age)
@@ -406,49 +437,14 @@ class Metadata:
             async with asyncio.timeout(timeout):
                 return await self._ask_any(request)
         except TimeoutError:
-            raise ConnectionFailedError(
-                f"no broker answered within {timeout:.3g} s; tried {self._addresses()}"
-            ) from None
+            raise self.no_answer(timeout) from None
 
     async def _ask_any(self, request: MetadataRequest) -> MetadataResponse:
         return await self.ask_hedged(lambda endpoint: self._ask_one(endpoint, request))
 
     async def ask_hedged(self, ask: Callable[[Endpoint], Coroutine[None, None, T]]) -> T:
-        """The first answer; a broker that is slow to give it gets company.
-
-        For questions alone: what changes something might be done twice.
-
-        Raises:
-            ConnectionFailedError: no broker answers.
-        """
-        candidates = iter(self._candidates())
-        running: dict[asyncio.Task[T], None] = {}  # in the order of asking
-        last_error: BaseException | None = None
-        try:
-            while True:
-                endpoint = next(candidates, None)
-                if endpoint is not None:
-                    running[asyncio.create_task(ask(endpoint))] = None
-                elif not running:
-                    raise ConnectionFailedError(
-                        f"no broker answers; tried {self._addresses()}; last error: {last_error}"
-                    )
-                await asyncio.wait(
-                    running,
-                    timeout=None if endpoint is None else _HEDGE,
-                    return_when=asyncio.FIRST_COMPLETED,
-                )
-                for task in [task for task in running if task.done()]:
-                    del running[task]
-                    error = task.exception()
-                    if error is None:
-                        return task.result()
-                    if isinstance(error, AuthenticationError):
-                        raise error  # users are the whole cluster's: no other one would say else
-                    last_error = error
-        finally:
-            for task in running:
-                task.cancel()
+        """The first answer, as ``pegel.network.hedge``: for questions alone."""
+        return await ask_hedged(self._candidates(), ask)
 
     async def _ask_one(self, endpoint: Endpoint, request: MetadataRequest) -> MetadataResponse:
         response = await self._pool.ask(

@@ -98,6 +98,24 @@ async def list_offsets(
     return found
 
 
+async def find_offsets(
+    cluster: Cluster,
+    times: Mapping[TopicPartition, int],
+    *,
+    timeout: float,
+    isolation_level: int = 0,
+) -> dict[TopicPartition, int]:
+    """``list_offsets`` as plain offsets; where no record is that late, the end."""
+    level = isolation_level
+    found = await list_offsets(cluster, times, timeout=timeout, isolation_level=level)
+    late = [tp for tp, answer in found.items() if answer.offset < 0]
+    if late:
+        found |= await list_offsets(
+            cluster, dict.fromkeys(late, LATEST), timeout=timeout, isolation_level=level
+        )
+    return {tp: answer.offset for tp, answer in found.items()}
+
+
 async def _ask(
     cluster: Cluster,
     leader: Endpoint,

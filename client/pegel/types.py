@@ -21,6 +21,18 @@ class TopicPartition(NamedTuple):
         return f"{self.topic}-{self.partition}"
 
 
+def check_topic_name(name: object) -> None:
+    """Raises TypeError: a topic is named by text."""
+    if not isinstance(name, str):
+        raise TypeError(f"a topic's name is text, not {type(name).__name__}: {name!r}")
+
+
+def check_partition_number(partition: object) -> None:
+    """Raises TypeError: partitions are kept under their numbers."""
+    if type(partition) is not int:
+        raise TypeError(f"a partition is an int, not {type(partition).__name__}: {partition!r}")
+
+
 class CommittedOffset(NamedTuple):
     """A position that a group keeps: the offset of the next record to read.
 

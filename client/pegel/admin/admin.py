@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 
 from pegel.admin import events
-from pegel.admin.base import soon_known
+from pegel.admin.base import brokers_share_ms, soon_known
 from pegel.admin.events import EventPage
 from pegel.admin.groups import GroupAdmin
 from pegel.admin.quorum import QuorumAdmin
@@ -117,9 +117,9 @@ class Admin(GroupAdmin, QuorumAdmin, ReassignmentAdmin, RecordAdmin, UserAdmin):
             ],
         )
         request = CreateTopicsRequest(
-            topics=[topic], timeout_ms=int(wait * 1000), validate_only=validate_only
+            topics=[topic], timeout_ms=brokers_share_ms(wait), validate_only=validate_only
         )
-        response = await self._cluster.ask_any(request, CreateTopicsResponse, timeout=wait + 1.0)
+        response = await self._cluster.ask_any(request, CreateTopicsResponse, timeout=wait)
         for result in response.topics:
             if result.error_code:
                 raise _topic_failed(name, result.error_code, result.error_message)
@@ -134,9 +134,11 @@ class Admin(GroupAdmin, QuorumAdmin, ReassignmentAdmin, RecordAdmin, UserAdmin):
         """
         wait = self._timeout(timeout)
         request = DeleteTopicsRequest(
-            topics=[DeleteTopicState(name=name)], topic_names=[name], timeout_ms=int(wait * 1000)
+            topics=[DeleteTopicState(name=name)],
+            topic_names=[name],
+            timeout_ms=brokers_share_ms(wait),
         )
-        response = await self._cluster.ask_any(request, DeleteTopicsResponse, timeout=wait + 1.0)
+        response = await self._cluster.ask_any(request, DeleteTopicsResponse, timeout=wait)
         for result in response.responses:
             if result.error_code:
                 raise _topic_failed(name, result.error_code, result.error_message)
@@ -152,11 +154,9 @@ class Admin(GroupAdmin, QuorumAdmin, ReassignmentAdmin, RecordAdmin, UserAdmin):
         wait = self._timeout(timeout)
         request = CreatePartitionsRequest(
             topics=[CreatePartitionsTopic(name=name, count=partitions, assignments=None)],
-            timeout_ms=int(wait * 1000),
+            timeout_ms=brokers_share_ms(wait),
         )
-        response = await self._cluster.ask_any(
-            request, CreatePartitionsResponse, timeout=wait + 1.0
-        )
+        response = await self._cluster.ask_any(request, CreatePartitionsResponse, timeout=wait)
         for result in response.results:
             if result.error_code:
                 raise _topic_failed(name, result.error_code, result.error_message)
@@ -358,9 +358,9 @@ class Admin(GroupAdmin, QuorumAdmin, ReassignmentAdmin, RecordAdmin, UserAdmin):
             topic_partitions=None
             if partitions is None
             else [TopicPartitions(topic=t, partitions=p) for t, p in sorted(topics.items())],
-            timeout_ms=int(wait * 1000),
+            timeout_ms=brokers_share_ms(wait),
         )
-        response = await self._cluster.ask_any(request, ElectLeadersResponse, timeout=wait + 1.0)
+        response = await self._cluster.ask_any(request, ElectLeadersResponse, timeout=wait)
         if response.error_code:
             raise broker_error(response.error_code, "election")
         results: list[ElectionResult] = []

@@ -28,18 +28,30 @@ def soon_known(
     @functools.wraps(method)
     async def call(self: S, *args: P.args, **settings: P.kwargs) -> R:
         cluster = self._cluster
-        ends = cluster.clock.monotonic() + cluster.options.topic_grace
+        clock, patience = cluster.clock, settings.get("timeout")
+        started = clock.monotonic()
+        ends = started + cluster.options.topic_grace
+        if isinstance(patience, int | float):
+            ends = min(ends, started + patience)
         attempts = 0
         while True:
             try:
                 return await method(self, *args, **settings)
             except TopicNotFoundError:
-                if cluster.clock.monotonic() >= ends:
+                left = ends - clock.monotonic()
+                if left <= 0:
                     raise
-            await asyncio.sleep(cluster.retry_pause(attempts))
+            await asyncio.sleep(min(left, cluster.retry_pause(attempts)))
+            if isinstance(patience, int | float):
+                settings["timeout"] = max(0.001, started + patience - clock.monotonic())
             attempts += 1
 
     return cast(Callable[Concatenate[S, P], Coroutine[Any, Any, R]], call)
+
+
+def brokers_share_ms(timeout: float) -> int:
+    """Of a call's seconds, the milliseconds that the broker may use: its answer comes in time."""
+    return int(1000 * max(0.8 * timeout, timeout - 1.0))
 
 
 class AdminBase:

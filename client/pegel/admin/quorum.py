@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pegel.admin.base import AdminBase
+from pegel.admin.base import AdminBase, brokers_share_ms
 from pegel.admin.types import QuorumDescription, QuorumReplica
 from pegel.errors import broker_error
 from pegel.protocol.messages.add_raft_voter import (
@@ -80,11 +80,11 @@ class QuorumAdmin(AdminBase):
         """
         wait = self._timeout(timeout)
         request = AddRaftVoterRequest(
-            timeout_ms=int(wait * 1000),
+            timeout_ms=brokers_share_ms(wait),
             voter_id=node_id,
             listeners=[Listener(name=CONTROLLER_LISTENER, host=host, port=port)],
         )
-        response = await self._cluster.ask_any(request, AddRaftVoterResponse, timeout=wait + 1.0)
+        response = await self._cluster.ask_any(request, AddRaftVoterResponse, timeout=wait)
         if response.error_code:
             what = f"controller {node_id}"
             raise broker_error(response.error_code, what, response.error_message)

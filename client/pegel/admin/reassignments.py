@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from pegel.admin.base import AdminBase
+from pegel.admin.base import AdminBase, brokers_share_ms
 from pegel.admin.types import Reassignment, ReassignmentResult
 from pegel.errors import broker_error, to_error_code
 from pegel.protocol.messages.alter_partition_reassignments import (
@@ -51,12 +51,12 @@ class ReassignmentAdmin(AdminBase):
                 )
             )
         request = AlterPartitionReassignmentsRequest(
-            timeout_ms=int(wait * 1000),
+            timeout_ms=brokers_share_ms(wait),
             allow_replication_factor_change=allow_replication_change,
             topics=[ReassignableTopic(name=t, partitions=p) for t, p in sorted(topics.items())],
         )
         response = await self._cluster.ask_any(
-            request, AlterPartitionReassignmentsResponse, timeout=wait + 1.0
+            request, AlterPartitionReassignmentsResponse, timeout=wait
         )
         if response.error_code:
             raise broker_error(response.error_code, "reassignment", response.error_message)
@@ -72,7 +72,7 @@ class ReassignmentAdmin(AdminBase):
     async def list_reassignments(self, *, timeout: float | None = None) -> list[Reassignment]:
         """Every move of replicas that is under way, by topic and partition."""
         wait = self._timeout(timeout)
-        request = ListPartitionReassignmentsRequest(topics=None, timeout_ms=int(wait * 1000))
+        request = ListPartitionReassignmentsRequest(topics=None, timeout_ms=brokers_share_ms(wait))
         response = await self._cluster.ask_any(
             request, ListPartitionReassignmentsResponse, timeout=wait, patience=wait / 3
         )

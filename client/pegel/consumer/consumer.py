@@ -17,9 +17,14 @@ from pegel.consumer.positions import find_partitions
 from pegel.consumer.progress import Progress
 from pegel.consumer.standalone import StandaloneGroup
 from pegel.consumer.subscription import UNKNOWN, PartitionState, Subscription
-from pegel.errors import ClosedError, CorruptResponseError, RequestTimeoutError
+from pegel.errors import (
+    ClosedError,
+    ConnectionFailedError,
+    CorruptResponseError,
+    RequestTimeoutError,
+)  # fmt: skip
 from pegel.metrics import clients
-from pegel.offsets import EARLIEST, LATEST, list_offsets
+from pegel.offsets import EARLIEST, LATEST, find_offsets
 from pegel.record import CorruptBatchError
 from pegel.types import CommittedOffset, ConsumerBatch, ConsumerRecord, TopicPartition
 
@@ -59,6 +64,7 @@ class Consumer:
         self._stats = clients.watch_consumer(self)
         self._closed = False
         self._departing = False
+        self._reset_time = LATEST if options.offset_reset == "latest" else EARLIEST
 
     async def __aenter__(self) -> Consumer:
         await self.start()
@@ -80,16 +86,24 @@ class Consumer:
         Raises:
             TopicNotFoundError, ConnectionFailedError, ValueError: a partition that is not there.
         """
-        if self._fetcher is not None:
-            return
+        await self._started()
+
+    async def _start(self, timeout: float) -> Fetcher:
         metadata, options = self._cluster.metadata, self._options
-        reset_time = LATEST if options.offset_reset == "latest" else EARLIEST
-        assigned = await find_partitions(metadata, self._topics, self._partitions)
+        ends = asyncio.get_running_loop().time() + timeout
+        assigned = await find_partitions(metadata, self._topics, self._partitions, timeout)
         fetcher = Fetcher(self._cluster, self._subscription, options)
+        if options.group is not None and not self._topics:
+            group = self._group = StandaloneGroup(self._cluster, options, fetcher.fail)
+            left = ends - asyncio.get_running_loop().time()
+            # First: a start that fails here can be repeated.
+            found = {} if options.commit == "none" else await group.committed(assigned, left)
+            self._subscription.add(assigned, None)
+            set_positions(self._subscription, options, assigned, found, fetcher.fail)
         self._fetcher = fetcher
         metadata.listen(self._on_metadata)
         if options.group is None:
-            self._subscription.add(assigned, reset_time)
+            self._subscription.add(assigned, self._reset_time)
         elif self._topics:
             assert self._hearts is not None
             self._group = GroupSession(
@@ -97,17 +111,7 @@ class Consumer:
                 self._hearts, self._drop_stale, fetcher.fail, self._stats,
             )  # fmt: skip
             self._group.start()
-        else:
-            self._group = StandaloneGroup(self._cluster, options, fetcher.fail)
-            await self._begin_at_committed(assigned)
-
-    async def _begin_at_committed(self, partitions: Sequence[TopicPartition]) -> None:
-        self._subscription.add(partitions, None)
-        found: Mapping[TopicPartition, CommittedOffset] = {}
-        if self._group is not None and self._options.commit != "none":
-            found = await self._group.committed(partitions, self._cluster.options.request_timeout)
-        assert self._fetcher is not None
-        set_positions(self._subscription, self._options, partitions, found, self._fetcher.fail)
+        return fetcher
 
     async def close(self, timeout: float = _CLOSE_TIMEOUT) -> None:
         """Stop reading; a group member commits what is finished and leaves its group.
@@ -152,12 +156,13 @@ class Consumer:
             RequestTimeoutError: it did not within ``timeout`` seconds.
             GroupError, PegelError: why it will not.
         """
-        fetcher = await self._started()
+        ends = None if timeout is None else asyncio.get_running_loop().time() + timeout
+        fetcher = await self._started(timeout)
         group = self._group
         if isinstance(group, GroupSession):
             group.came_back()
             try:
-                async with asyncio.timeout(timeout):
+                async with asyncio.timeout_at(ends):
                     while not group.stable.is_set() and fetcher.error is None:
                         await group.stepped()
             except TimeoutError:
@@ -217,7 +222,13 @@ class Consumer:
             CorruptResponseError: what the broker sent breaks the format.
             BrokerError: the partition cannot be read. ClosedError: the consumer is closed.
         """
-        fetcher = await self._started()
+        ends = None if timeout is None else asyncio.get_running_loop().time() + timeout
+        try:
+            fetcher = await self._started(timeout)
+        except ConnectionFailedError:
+            if timeout is not None and self._cluster.metadata.trouble is None:
+                return None  # nothing went wrong so far: it takes longer
+            raise
         group, progress = self._group, self._progress
         if group is not None:
             self._finish(group)
@@ -225,7 +236,7 @@ class Consumer:
         progress.done()
         batch: ConsumerBatch | None = None
         try:
-            batch = await self._await_batch(fetcher, timeout)
+            batch = await self._await_batch(fetcher, ends)
         finally:
             if group is not None:
                 group.went_away(busy=batch is not None)
@@ -233,9 +244,9 @@ class Consumer:
             progress.hand(batch)
         return batch
 
-    async def _await_batch(self, fetcher: Fetcher, timeout: float | None) -> ConsumerBatch | None:
+    async def _await_batch(self, fetcher: Fetcher, ends: float | None) -> ConsumerBatch | None:
         try:
-            async with asyncio.timeout(timeout) if timeout is not None else nullcontext():
+            async with asyncio.timeout_at(ends) if ends is not None else nullcontext():
                 while True:
                     if self._group is not None:
                         await self._group.ready()
@@ -297,7 +308,7 @@ class Consumer:
                 last commit is read again by others.
             ValueError: no group, or ``commit="none"``. PegelError: not committed.
         """
-        group = await self._keeper()
+        group = await self._keeper(timeout)
         if group is None or not self.has_group:
             raise ValueError('commits need a group, and commit="batch" or "manual"')
         if offsets is None:
@@ -321,17 +332,17 @@ class Consumer:
         Raises:
             ValueError: no group. PegelError: the coordinator does not say.
         """
-        group = await self._keeper()
+        group = await self._keeper(timeout)
         if group is None:
             raise ValueError("offsets are kept by a group, and this consumer has none")
         wait = self._cluster.options.request_timeout if timeout is None else timeout
         chosen = [TopicPartition(*p) for p in partitions] or self.assignment
         return await group.committed(chosen, wait)
 
-    async def _keeper(self) -> GroupSession | StandaloneGroup | None:
+    async def _keeper(self, timeout: float | None) -> GroupSession | StandaloneGroup | None:
         """The group, also for a hook that runs while the consumer is closed."""
         if not self._departing:
-            await self._started()
+            await self._started(timeout)
         return self._group
 
     # Positions
@@ -420,15 +431,8 @@ class Consumer:
         return await self._offsets(dict.fromkeys(self.assignment, timestamp))
 
     async def _offsets(self, times: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
-        """Offsets by time; where no record is that late, the end."""
         timeout, level = self._cluster.options.request_timeout, self._options.isolation_level
-        found = await list_offsets(self._cluster, times, timeout=timeout, isolation_level=level)
-        late = [tp for tp, answer in found.items() if answer.offset < 0]
-        if late:
-            found |= await list_offsets(
-                self._cluster, dict.fromkeys(late, LATEST), timeout=timeout, isolation_level=level
-            )
-        return {tp: answer.offset for tp, answer in found.items()}
+        return await find_offsets(self._cluster, times, timeout=timeout, isolation_level=level)
 
     def pause(self, *partitions: TopicPartition | tuple[str, int]) -> None:
         """Fetch no more of them; what is already here is still handed out."""
@@ -456,8 +460,7 @@ class Consumer:
         for tp in self.assignment:
             if tp not in kept:
                 self._subscription.remove(tp)
-        reset_time = LATEST if self._options.offset_reset == "latest" else EARLIEST
-        self._subscription.add(chosen, reset_time)
+        self._subscription.add(chosen, self._reset_time)
         self._drop_stale()
 
     def _drop_stale(self) -> None:
@@ -476,12 +479,12 @@ class Consumer:
             raise KeyError(f"{tp} is not assigned to this consumer")
         return state
 
-    async def _started(self) -> Fetcher:
+    async def _started(self, timeout: float | None = None) -> Fetcher:
         if self._closed:
             raise ClosedError("the consumer is closed")
         if self._fetcher is None:
-            await self.start()
-        assert self._fetcher is not None
+            wait = self._cluster.options.request_timeout if timeout is None else timeout
+            return await self._start(wait)
         return self._fetcher
 
     def _on_metadata(self) -> None:

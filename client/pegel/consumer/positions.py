@@ -201,19 +201,24 @@ class Positions:
 
 
 async def find_partitions(
-    metadata: Metadata, topics: Sequence[str], partitions: Sequence[TopicPartition]
+    metadata: Metadata,
+    topics: Sequence[str],
+    partitions: Sequence[TopicPartition],
+    timeout: float,
 ) -> list[TopicPartition]:
     """All partitions of ``topics``, then ``partitions``, once all of them are known.
 
-    Raises:
+    Raises, after ``timeout`` seconds at the latest:
         TopicNotFoundError, ConnectionFailedError, ValueError: a partition that is not there.
     """
     found: list[TopicPartition] = []
+    loop = asyncio.get_running_loop()
+    ends = loop.time() + timeout
     for name in topics:
-        topic = await metadata.topic(name)
+        topic = await metadata.topic(name, timeout=ends - loop.time())
         found += [TopicPartition(name, p.index) for p in topic.partitions]
     for tp in partitions:
-        topic = await metadata.topic(tp.topic)
+        topic = await metadata.topic(tp.topic, timeout=ends - loop.time())
         if not 0 <= tp.partition < len(topic.partitions):
             last = len(topic.partitions) - 1
             raise ValueError(f"topic {tp.topic!r} has partitions 0 to {last}, not {tp.partition}")

@@ -64,7 +64,10 @@ class _Wire(FrameProtocol):
             self._connection._fail(f"sent a frame of {self._oversized} bytes")
         else:
             hint = "" if self._connection.admitted else _PERHAPS_UNKNOWN
-            self._connection._fail(f"closed the connection{f': {exc}' if exc else ''}{hint}")
+            self._connection._fail(
+                f"closed the connection{f': {exc}' if exc else ''}{hint}",
+                shut_out=bool(hint and self._connection.versions),
+            )
 
 
 class Connection:
@@ -294,11 +297,13 @@ class Connection:
         if self._retiring and not self._pending:
             self.close()
 
-    def _fail(self, reason: str) -> None:
+    def _fail(self, reason: str, *, shut_out: bool = False) -> None:
         self.closed = True
         pending, self._pending = self._pending, {}
         for item in pending.values():
-            item.on_answer(ConnectionFailedError(f"{self.host}:{self.port} {reason}"))
+            error = ConnectionFailedError(f"{self.host}:{self.port} {reason}")
+            error.shut_out = shut_out
+            item.on_answer(error)
 
 
 def _settle(future: asyncio.Future[Message], answer: Message | ConnectionFailedError) -> None:

@@ -189,7 +189,8 @@ class Memory:
                 self._grant()
             if isinstance(error, TimeoutError):
                 raise BufferFullError(
-                    f"the producer's buffer of {self.limit} bytes stayed full for {timeout:.3g} s: "
+                    f"the producer's buffer of {self.limit} bytes stayed full for "
+                    f"{max(0.0, timeout):.3g} s: "
                     "the brokers acknowledge too slowly; await more, or raise buffer_bytes"
                 ) from None
             raise

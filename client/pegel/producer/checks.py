@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pegel.config import MAX_BATCH_BYTES
 from pegel.errors import RecordTooLargeError
 from pegel.producer.batch import RECORD_OVERHEAD
-from pegel.types import Headers
+from pegel.types import Headers, check_partition_number
 
 _BYTES = {bytes}
 _BYTES_OR_NONE = {bytes, type(None)}
@@ -103,6 +103,7 @@ def check_columns(
 
 
 def check_partition(topic: str, partition: int, count: int) -> None:
+    check_partition_number(partition)
     if not 0 <= partition < count:
         raise ValueError(f"topic {topic!r} has partitions 0 to {count - 1}, not {partition}")
 

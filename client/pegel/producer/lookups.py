@@ -7,6 +7,7 @@ from functools import partial
 
 from pegel.cluster import Cluster
 from pegel.metadata import Topic
+from pegel.types import check_topic_name
 
 
 class _Line:
@@ -32,12 +33,13 @@ class TopicLookups:
         """Whether earlier calls for ``topic`` wait here: a new one has to stand behind them."""
         return topic in self._lines
 
-    async def wait(self, topic: str) -> Topic:
+    async def wait(self, topic: str, timeout: float) -> Topic:
         """The topic. What the caller does before its next ``await`` keeps the order.
 
         Raises:
-            PegelError: as ``Metadata.topic``.
+            PegelError: as ``Metadata.topic``; after ``timeout`` seconds at the latest.
         """
+        check_topic_name(topic)
         line = self._lines.get(topic)
         if line is None:
             create = self._cluster.options.auto_create_topics
@@ -49,7 +51,10 @@ class TopicLookups:
         if line.answered:  # those before have not all gone on yet
             self._loop.call_soon(_tell, turn)  # a turn that has come already is not waited for
         try:
-            await turn
+            async with asyncio.timeout(timeout):
+                await turn
+        except TimeoutError:
+            raise self._cluster.metadata.unknown(topic, timeout) from None
         finally:
             del line.waiting[turn]
             if not line.waiting:

@@ -48,6 +48,7 @@ class Producer:
         self._lookups = TopicLookups(cluster)
         self._sender = Sender(cluster, options)
         self._keys = KeyPartitioner()
+        self._loop = asyncio.get_running_loop()
         self._sticky = StickyPartitioner(cluster.random)
         self._closed = False
 
@@ -96,14 +97,15 @@ class Producer:
             TypeError, ValueError: no record can hold that.
         """
         size = record_size(value, key, headers, timestamp)
+        ends = None if timeout is None else self._loop.time() + timeout
         queue, batch, index = self._put_now(
             topic, value, key, partition, headers, timestamp, size
-        ) or await self._put_later(topic, value, key, partition, headers, timestamp, size)
+        ) or await self._put_later(topic, value, key, partition, headers, timestamp, size, timeout)
         self._sender.send_now(queue)
-        if timeout is None:
+        if ends is None:
             return await acknowledged(batch, index)
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout_at(ends):
                 return await acknowledged(batch, index)
         except TimeoutError:
             raise RequestTimeoutError(
@@ -131,7 +133,7 @@ class Producer:
         size = record_size(value, key, headers, timestamp)
         queue, batch, index = self._put_now(
             topic, value, key, partition, headers, timestamp, size
-        ) or await self._put_later(topic, value, key, partition, headers, timestamp, size)
+        ) or await self._put_later(topic, value, key, partition, headers, timestamp, size, None)
         delivery = Delivery(batch, index)
         self._sender.wake()
         if index == 0 and queue.pending[0] is not batch:
@@ -168,15 +170,18 @@ class Producer:
         headers: Headers,
         timestamp: int | None,
         size: int,
+        timeout: float | None,
     ) -> _Place:
         """Put a record into its batch, once the topic is known and there is memory for it."""
-        count = await self._partitions(topic)
+        wait = self._options.delivery_timeout if timeout is None else timeout
+        ends = self._loop.time() + wait
+        count = await self._partitions(topic, wait)
         if partition is not None:
             check_partition(topic, partition, count)
         sender = self._sender
         if not sender.memory.try_acquire(size):
             sender.wake()
-            await sender.memory.acquire(size, self._options.delivery_timeout)
+            await sender.memory.acquire(size, ends - self._loop.time())
         return self._put_one(topic, value, key, partition, headers, timestamp, size, count)
 
     def _put_one(
@@ -227,13 +232,14 @@ class Producer:
             as ``send``; where some records were acknowledged nevertheless, a note on the error
             says how many. ValueError: columns of different lengths.
         """
-        delivery = await self.send_many_soon(
-            topic, values, keys=keys, partition=partition, headers=headers, timestamps=timestamps
+        ends = None if timeout is None else self._loop.time() + timeout
+        delivery = await self._put_many(
+            topic, values, keys, partition, headers, timestamps, timeout
         )
-        if timeout is None:
+        if ends is None:
             return await delivery
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout_at(ends):
                 return await delivery
         except TimeoutError:
             raise RequestTimeoutError(
@@ -251,7 +257,21 @@ class Producer:
         timestamps: Sequence[int] | int | None = None,
     ) -> ManyDelivery:
         """Put many records on their way; await the result to know their fate."""
+        return await self._put_many(topic, values, keys, partition, headers, timestamps, None)
+
+    async def _put_many(
+        self,
+        topic: str,
+        values: Sequence[bytes | None],
+        keys: Sequence[bytes | None] | None,
+        partition: int | None,
+        headers: Sequence[Headers] | None,
+        timestamps: Sequence[int] | int | None,
+        timeout: float | None,
+    ) -> ManyDelivery:
         delivery = ManyDelivery()
+        wait = self._options.delivery_timeout if timeout is None else timeout
+        ends = self._loop.time() + wait
         if not values:
             return delivery
         check_columns(values, keys, headers, timestamps)
@@ -260,14 +280,14 @@ class Producer:
         else:
             check_timestamps((timestamps,) if isinstance(timestamps, int) else timestamps)
         sizes = record_sizes(values, keys, headers)
-        count = await self._partitions(topic)
+        count = await self._partitions(topic, wait)
         if partition is not None:
             check_partition(topic, partition, count)
         if partition is None and keys is not None:
             for target, chosen in self._by_key(topic, keys, count).items():
                 if len(chosen) == len(values):
                     await self._put(
-                        delivery, topic, target, values, keys, headers, timestamps, sizes
+                        delivery, topic, target, values, keys, headers, timestamps, sizes, ends
                     )
                     continue
                 await self._put(
@@ -279,9 +299,10 @@ class Producer:
                     None if headers is None else [headers[i] for i in chosen],
                     timestamps if isinstance(timestamps, int) else [timestamps[i] for i in chosen],
                     [sizes[i] for i in chosen],
+                    ends,
                 )
             return delivery
-        await self._put(delivery, topic, partition, values, keys, headers, timestamps, sizes)
+        await self._put(delivery, topic, partition, values, keys, headers, timestamps, sizes, ends)
         return delivery
 
     async def flush(self, timeout: float | None = None) -> None:
@@ -333,12 +354,12 @@ class Producer:
             error.add_note(f"{lost} records that nobody awaited were not acknowledged")
             raise error
 
-    async def _partitions(self, topic: str) -> int:
+    async def _partitions(self, topic: str, timeout: float) -> int:
         if self._closed:
             raise ClosedError("the producer is closed")
         known = self._view.topics.get(topic)
         if known is None or self._lookups.hold(topic):
-            known = await self._lookups.wait(topic)
+            known = await self._lookups.wait(topic, timeout)
         return len(known.partitions)
 
     def _sticky_partition(self, topic: str, count: int, size: int) -> int:
@@ -377,6 +398,7 @@ class Producer:
         headers: Sequence[Headers] | None,
         timestamps: Sequence[int] | int,
         sizes: Sequence[int],
+        deadline: float,
     ) -> None:
         """Cut into batches; without a partition each batch goes to the next one in turn."""
         sender, limit = self._sender, self._options.batch_bytes
@@ -387,7 +409,7 @@ class Producer:
             first = sizes[start]
             target = partition
             if target is None:
-                count = await self._partitions(topic)
+                count = await self._partitions(topic, deadline - self._loop.time())
                 target = self._sticky_partition(topic, count, min(first, limit))
             queue = sender.queue(topic, target)
             room = limit if queue.open is None else limit - queue.open.size
@@ -397,7 +419,7 @@ class Producer:
             size = ends[stop - 1] - base
             if not sender.memory.try_acquire(size):
                 sender.wake()
-                await sender.memory.acquire(size, self._options.delivery_timeout)
+                await sender.memory.acquire(size, deadline - self._loop.time())
                 if self._closed:
                     sender.memory.release(size)
                     raise ClosedError("the producer is closed")

@@ -400,7 +400,8 @@ class Admin:
     ) -> None:
         """Add a user, or give one another password; connections that are open stay open.
 
-        The brokers get what the password can be checked with, and not the password.
+        The brokers get what the password can be checked with, and not the password. Other
+        ``iterations`` than these, and fewer mechanisms, tell strangers that this user exists.
 
         Raises:
             ValueError: a mechanism that is none, or characters that clients write in several ways.

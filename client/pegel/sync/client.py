@@ -25,7 +25,12 @@ from pegel.sync.admin import Admin
 from pegel.sync.consumer import Consumer
 from pegel.sync.portal import Portal
 from pegel.sync.producer import Producer
-from pegel.types import Headers, RecordMetadata, SendResult, TopicPartition
+from pegel.types import (
+    Headers,
+    RecordMetadata,
+    SendResult,
+    TopicPartition,
+)
 
 
 class Client:
@@ -202,6 +207,7 @@ class Client:
 
         Raises:
             ValueError: neither topics nor partitions, or both; an option that makes no sense.
+            TypeError: a name that is no text, a partition that is no int.
         """
         return Consumer(
             self._portal,
