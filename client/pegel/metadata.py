@@ -26,6 +26,7 @@ from pegel.errors import (
 from pegel.network.backoff import retry_pause
 from pegel.network.hedge import ask_hedged
 from pegel.network.pool import ConnectionPool, Endpoint
+from pegel.portions import in_portions
 from pegel.protocol.errors import ErrorCode
 from pegel.protocol.messages.metadata import (
     MetadataRequest,
@@ -419,11 +420,12 @@ class Metadata:
     async def _refresh(self) -> None:
         names = sorted(self._wanted)
         creating = [n for n in names if n in self._creating and n not in self.view.topics]
-        request = MetadataRequest(
-            topics=[MetadataRequestTopic(name=n) for n in names],
-            allow_auto_topic_creation=bool(creating),
-        )
-        self.view.apply(await self._ask_any(request))
+        for portion in in_portions(names) if names else [[]]:
+            request = MetadataRequest(
+                topics=[MetadataRequestTopic(name=n) for n in portion],
+                allow_auto_topic_creation=bool(creating),
+            )
+            self.view.apply(await self._ask_any(request))
 
     async def fetch(self, topics: Iterable[str] | None, *, timeout: float) -> MetadataResponse:
         """A one-off description of ``topics`` (``None``: all), not kept.
@@ -431,13 +433,25 @@ class Metadata:
         Raises:
             ConnectionFailedError: no broker answers.
         """
-        wanted = None if topics is None else [MetadataRequestTopic(name=n) for n in topics]
-        request = MetadataRequest(topics=wanted, allow_auto_topic_creation=False)
+        portions: list[list[str] | None] = [None] if topics is None else [*in_portions(topics)]
+        described: MetadataResponse | None = None
         try:
             async with asyncio.timeout(timeout):
-                return await self._ask_any(request)
+                for portion in portions or [[]]:
+                    wanted = None
+                    if portion is not None:
+                        wanted = [MetadataRequestTopic(name=n) for n in portion]
+                    answer = await self._ask_any(
+                        MetadataRequest(topics=wanted, allow_auto_topic_creation=False)
+                    )
+                    if described is None:
+                        described = answer
+                    else:
+                        described.topics += answer.topics
         except TimeoutError:
             raise self.no_answer(timeout) from None
+        assert described is not None
+        return described
 
     async def _ask_any(self, request: MetadataRequest) -> MetadataResponse:
         return await self.ask_hedged(lambda endpoint: self._ask_one(endpoint, request))

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from pegel.cluster import Cluster
 from pegel.errors import BrokerError, PegelError, RequestTimeoutError, broker_error
 from pegel.network.pool import Endpoint
+from pegel.portions import in_portions
 from pegel.protocol.messages.list_offsets import (
     ListOffsetsPartition,
     ListOffsetsRequest,
@@ -74,8 +75,9 @@ async def list_offsets(
                 by_leader.setdefault(leader, {})[tp] = time
         answers = await asyncio.gather(
             *(
-                _ask(cluster, leader, wanted, isolation_level, max(0.001, left), timeout)
+                _ask(cluster, leader, dict(portion), isolation_level, max(0.001, left), timeout)
                 for leader, wanted in by_leader.items()
+                for portion in in_portions(wanted.items())
             )
         )
         for answer, failed in answers:

@@ -18,9 +18,9 @@ from uuid import UUID
 
 from pegel.protocol.api_keys import ApiKey
 from pegel.protocol.codec import (
-    MAX_REQUEST_ELEMENTS,
     decode_request,
     encode_request,
+    max_request_elements,
     read_request_header,
 )
 from pegel.protocol.errors import ProtocolError
@@ -194,7 +194,7 @@ def largest(builder: Builder, cls: StructType, version: int, path: Path, count: 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("apis", nargs="*")
-    parser.add_argument("--count", type=int, default=MAX_REQUEST_ELEMENTS - 10)
+    parser.add_argument("--count", type=int, help="elements (default: as many as may be)")
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)
     gc.freeze()
@@ -204,7 +204,8 @@ def main() -> None:
         key = ApiKey(number)
         if not names or key.name in names:
             for version in sorted({info.min_version, info.max_version}):
-                asyncio.run(survey(key, version, options.count))
+                count = options.count or max_request_elements(key) - 10
+                asyncio.run(survey(key, version, count))
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from pegel.errors import (
 )
 from pegel.network.pool import Endpoint
 from pegel.offsets import EARLIEST, LATEST, list_offsets
+from pegel.portions import in_portions
 from pegel.protocol.errors import ErrorCode
 from pegel.protocol.messages.delete_groups import DeleteGroupsRequest, DeleteGroupsResponse
 from pegel.protocol.messages.describe_groups import (
@@ -221,6 +222,12 @@ class GroupAdmin(AdminBase):
         Raises:
             GroupNotFoundError, GroupNotEmptyError, PegelError.
         """
+        for portion in in_portions(partitions):
+            await self._delete_offsets(group, portion, self._timeout(timeout))
+
+    async def _delete_offsets(
+        self, group: str, partitions: Sequence[TopicPartition | tuple[str, int]], timeout: float
+    ) -> None:
         topics: dict[str, OffsetDeleteRequestTopic] = {}
         for name, index in partitions:
             topic = topics.setdefault(name, OffsetDeleteRequestTopic(name=name))
@@ -229,7 +236,7 @@ class GroupAdmin(AdminBase):
             OffsetDeleteRequest(group_id=group, topics=list(topics.values())),
             OffsetDeleteResponse,
             lambda answer: answer.error_code,
-            timeout=self._timeout(timeout),
+            timeout=timeout,
         )
         codes = [response.error_code]
         codes += [p.error_code for t in response.topics for p in t.partitions]

@@ -9,6 +9,7 @@ from pegel.admin.base import AdminBase
 from pegel.errors import PegelError, TopicNotFoundError, broker_error, to_error_code
 from pegel.network.pool import Endpoint
 from pegel.offsets import OffsetAndTime, list_offsets
+from pegel.portions import in_portions
 from pegel.protocol.messages.delete_records import (
     DeleteRecordsPartition,
     DeleteRecordsRequest,
@@ -69,7 +70,11 @@ class RecordAdmin(AdminBase):
                 else:
                     by_leader.setdefault(leader, {})[tp] = offset
             for answer in await asyncio.gather(
-                *(self._delete(leader, wanted, left) for leader, wanted in by_leader.items())
+                *(
+                    self._delete(leader, dict(portion), left)
+                    for leader, wanted in by_leader.items()
+                    for portion in in_portions(wanted.items())
+                )
             ):
                 for tp, result in answer.items():
                     if isinstance(result, PegelError):

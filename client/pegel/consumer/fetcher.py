@@ -235,10 +235,12 @@ class Fetcher:
             return float("inf")
         names_only = any(w.topic_id == NULL_UUID for w in wanted.values())
         topics, forgotten = node.session.plan(wanted)
+        # The broker's answers for these may be to what was wanted before.
+        behind = node.session.behind
         options = self._options
         request = FetchRequest(
             replica_id=-1,
-            max_wait_ms=int(options.max_wait * 1000),
+            max_wait_ms=0 if behind else int(options.max_wait * 1000),
             min_bytes=options.min_bytes,
             max_bytes=min(options.fetch_bytes, limit),
             isolation_level=options.isolation_level,
@@ -248,7 +250,9 @@ class Fetcher:
             forgotten_topics_data=forgotten,
             rack_id=options.rack,
         )
-        node.generations = {tp: self._subscription.states[tp].generation for tp in wanted}
+        node.generations = {
+            tp: self._subscription.states[tp].generation for tp in wanted if tp not in behind
+        }
         node.names = {w.topic_id: tp.topic for tp, w in wanted.items()}
         node.sent_at = now
         try:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pegel.consumer.coordinator import Coordinator
 from pegel.consumer.heart import Identity
 from pegel.errors import CommitFailedError, PegelError, broker_error, to_error_code
+from pegel.portions import in_portions
 from pegel.protocol.errors import ErrorCode
 from pegel.protocol.messages.offset_commit import (
     OffsetCommitRequest,
@@ -50,13 +51,26 @@ async def fetch_offsets(
     Raises:
         PegelError: they cannot be read.
     """
-    wanted: dict[str, list[int]] | None = None
-    if partitions is not None:
-        wanted = {}
-        for topic, partition in partitions:
+    if partitions is None:
+        return await _fetch(coordinator, None, timeout, require_stable)
+    found: dict[TopicPartition, CommittedOffset] = {}
+    ends = asyncio.get_running_loop().time() + timeout
+    for portion in in_portions(partitions):
+        wanted: dict[str, list[int]] = {}
+        for topic, partition in portion:
             wanted.setdefault(topic, []).append(partition)
-        if not wanted:
-            return {}
+        left = ends - asyncio.get_running_loop().time()
+        found |= await _fetch(coordinator, wanted, left, require_stable)
+    return found
+
+
+async def _fetch(
+    coordinator: Coordinator,
+    wanted: Mapping[str, list[int]] | None,
+    timeout: float,
+    require_stable: bool,
+) -> dict[TopicPartition, CommittedOffset]:
+    """One request."""
     request = _fetch_request(coordinator.group, wanted, require_stable)
     response = await coordinator.ask(request, OffsetFetchResponse, _fetch_error, timeout=timeout)
     code = _fetch_error(response)
@@ -117,7 +131,7 @@ async def commit_offsets(
     *,
     timeout: float,
 ) -> None:
-    """Have the group keep these offsets.
+    """Have the group keep these offsets; very many of them in several requests.
 
     Args:
         who: the member that commits; ``None`` for a group without members.
@@ -126,8 +140,20 @@ async def commit_offsets(
         CommitFailedError: the group went on without this member.
         PegelError: they were not all committed.
     """
+    ends = asyncio.get_running_loop().time() + timeout
+    for portion in in_portions(sorted(offsets.items())) if offsets else [[]]:
+        await _commit(coordinator, portion, who, ends - asyncio.get_running_loop().time())
+
+
+async def _commit(
+    coordinator: Coordinator,
+    offsets: Iterable[tuple[TopicPartition, CommittedOffset]],
+    who: Identity | None,
+    timeout: float,
+) -> None:
+    """One request."""
     topics: dict[str, OffsetCommitRequestTopic] = {}
-    for tp, committed in sorted(offsets.items()):
+    for tp, committed in offsets:
         topic = topics.setdefault(tp.topic, OffsetCommitRequestTopic(name=tp.topic))
         topic.partitions.append(
             OffsetCommitRequestPartition(

@@ -12,6 +12,7 @@ from pegel.errors import LogTruncationError, PegelError, broker_error
 from pegel.metadata import Metadata
 from pegel.network.pool import Endpoint
 from pegel.offsets import EARLIEST, LATEST, list_offsets
+from pegel.portions import in_portions
 from pegel.protocol.messages.offset_for_leader_epoch import (
     OffsetForLeaderEpochRequest,
     OffsetForLeaderEpochResponse,
@@ -71,7 +72,8 @@ class Positions:
         if resets:
             self._spawn(self._reset(resets), resets)
         for leader, states in checks.items():
-            self._spawn(self._check(leader, states), states)
+            for portion in in_portions(states):
+                self._spawn(self._check(leader, portion), portion)
         return next_time
 
     def close(self) -> None:

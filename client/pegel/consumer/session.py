@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
+from itertools import islice
 from typing import NamedTuple
 
+from pegel.portions import AT_ONCE
 from pegel.protocol.messages.fetch import FetchPartition, FetchTopic, ForgottenTopic
 from pegel.types import TopicPartition
 
 _NO_SESSION = 0
 _FIRST_EPOCH = 0
 _MAX_EPOCH = 0x7FFFFFFF
+# Beside what a request names; together they are less than 10,000 elements.
+_FORGOTTEN_AT_ONCE = 500
 
 
 class Wanted(NamedTuple):
@@ -27,37 +31,64 @@ class FetchSession:
     """The client's side of one session with one broker.
 
     ``plan`` says what to send; ``accept`` or ``reset`` must follow with how it went.
+
+    Attributes:
+        behind: what one request could not name as it is wanted now; the next ones do.
     """
 
     def __init__(self) -> None:
         self.session_id = _NO_SESSION
         self.epoch = _FIRST_EPOCH
+        self.behind: dict[TopicPartition, None] = {}
         self._known: dict[TopicPartition, Wanted] = {}
+        # Of all that is wanted, where a request names the first: without a session each in turn.
+        self._turn = 0
 
     def plan(
         self, wanted: Mapping[TopicPartition, Wanted]
     ) -> tuple[list[FetchTopic], list[ForgottenTopic]]:
         """Topics to send and to have forgotten; all of them when a session begins."""
+        late, self.behind = self.behind, {}
         if self.epoch == _FIRST_EPOCH:
-            self._known = dict(wanted)
-            return _topics(wanted), []
+            self._known = self._first(wanted)
+            return _topics(self._known), []
         changed: dict[TopicPartition, Wanted] = {}
         forgotten: dict[TopicPartition, Wanted] = {}
+        if late:  # their turn comes first
+            wanted = {tp: wanted[tp] for tp in late if tp in wanted} | dict(wanted)
         for tp, want in wanted.items():
             before = self._known.get(tp)
-            if before is not None and before.topic_id != want.topic_id:
+            if before == want:
+                continue
+            renamed = before is not None and before.topic_id != want.topic_id
+            if len(changed) == AT_ONCE or (renamed and len(forgotten) == _FORGOTTEN_AT_ONCE):
+                self.behind[tp] = None
+                continue
+            if before is not None and renamed:
                 forgotten[tp] = before  # deleted and created again
-            if before != want:
-                changed[tp] = want
-        forgotten |= {tp: before for tp, before in self._known.items() if tp not in wanted}
+            changed[tp] = want
+        gone = (tp for tp in self._known if tp not in wanted)
+        forgotten |= {
+            tp: self._known[tp] for tp in islice(gone, _FORGOTTEN_AT_ONCE - len(forgotten))
+        }
         for tp in forgotten:
             del self._known[tp]
         self._known.update(changed)
         return _topics(changed), _forgotten(forgotten)
 
+    def _first(self, wanted: Mapping[TopicPartition, Wanted]) -> dict[TopicPartition, Wanted]:
+        if len(wanted) <= AT_ONCE:
+            return dict(wanted)
+        every = list(wanted)
+        begin = self._turn % len(every)
+        every = every[begin:] + every[:begin]
+        self.behind = dict.fromkeys(every[AT_ONCE:])
+        return {tp: wanted[tp] for tp in every[:AT_ONCE]}
+
     def accept(self, session_id: int) -> None:
         """The broker answered; id 0 means that it keeps no session, and all is sent each time."""
         if session_id == _NO_SESSION:
+            self._turn += len(self._known)
             self.reset(keep_id=False)
             return
         if self.epoch == _FIRST_EPOCH:

@@ -22,6 +22,7 @@ from pegel.errors import (
 from pegel.metrics import clients
 from pegel.network.connection import Connection
 from pegel.network.pool import PRODUCE, Endpoint
+from pegel.portions import AT_ONCE
 from pegel.producer.accumulator import Memory, PartitionQueue, new_batch
 from pegel.producer.batch import BatchResult, ProducerBatch
 from pegel.producer.idempotence import ProducerIdentity, SequenceState
@@ -225,7 +226,7 @@ class Sender:
             batches: dict[tuple[str, int], tuple[PartitionQueue, ProducerBatch]] = {}
             size = 0
             for queue in queues:
-                if self._due(queue, now) > now:
+                if len(batches) == AT_ONCE or self._due(queue, now) > now:
                     continue
                 if size and size + queue.pending[0].size > self._options.request_bytes:
                     continue

@@ -9,13 +9,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pegel.protocol.api_keys import ApiKey
 from pegel.protocol.codec import (
     MAX_REQUEST_ELEMENTS,
+    MORE_REQUEST_ELEMENTS,
     RequestHeader,
     decode_request,
     decode_response,
     encode_request,
     encode_response,
+    max_request_elements,
     read_correlation_id,
     read_request_header,
 )
@@ -25,6 +28,11 @@ from pegel.protocol.messages import REQUESTS
 from pegel.protocol.messages.api_versions import ApiVersionsRequest, ApiVersionsResponse
 from pegel.protocol.messages.elect_leaders import ElectLeadersRequest, TopicPartitions
 from pegel.protocol.messages.metadata import MetadataRequest
+from pegel.protocol.messages.offset_commit import (
+    OffsetCommitRequest,
+    OffsetCommitRequestPartition,
+    OffsetCommitRequestTopic,
+)
 from pegel.protocol.schema import Message
 from tests.client.protocol.generate import all_messages, make, versions_of
 
@@ -134,6 +142,26 @@ def test_the_number_of_elements_of_a_request_is_bounded() -> None:
     frame = memoryview(request_frame(ElectLeadersRequest(topic_partitions=topics), 2))
     with pytest.raises(ProtocolError, match="more array elements"):
         decode_request(read_request_header(frame), frame)
+
+
+def test_requests_about_all_partitions_of_a_client_may_have_more() -> None:
+    """A commit of 14,000 topics of one partition each, by a client that asks in one request."""
+
+    def commit(count: int) -> memoryview:
+        topics = [
+            OffsetCommitRequestTopic(name="t", partitions=[OffsetCommitRequestPartition()])
+            for _ in range(count)
+        ]
+        return memoryview(request_frame(OffsetCommitRequest(group_id="g", topics=topics), 8))
+
+    most = max_request_elements(ApiKey.OFFSET_COMMIT) // 2
+    assert most >= 14_000
+    frame = commit(most)
+    assert decode_request(read_request_header(frame), frame)
+    frame = commit(most + 1)
+    with pytest.raises(ProtocolError, match="more array elements"):
+        decode_request(read_request_header(frame), frame)
+    assert all(limit > MAX_REQUEST_ELEMENTS for limit in MORE_REQUEST_ELEMENTS.values())
 
 
 def with_tags(count: int) -> bytes:
