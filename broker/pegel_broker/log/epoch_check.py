@@ -1,8 +1,9 @@
-"""Whether ``leader-epoch-checkpoint`` tells of the log beside it.
+"""Whether ``leader-epoch-checkpoint`` tells of the log beside it, and what it should say.
 
-The file is Kafka's and has no checksum, and a log that was stopped cleanly is not read again. With
-a wrong entry a leader tells its followers that their logs part from its own where they do not, and
-they cut off what was committed (KIP-101). Every entry names a batch, and each batch its epoch.
+The file is Kafka's and has no checksum, and a log that was stopped cleanly is not read again; after
+a crash it may also be older than the log. With a wrong entry a leader tells its followers that
+their logs part from its own where they do not, and they cut off what was committed (KIP-101). Every
+entry names a batch, and each batch its epoch.
 """
 
 from __future__ import annotations
@@ -12,80 +13,93 @@ from collections.abc import Sequence
 
 from pegel.record.batch import HEADER_SIZE, BatchHeader, read_header
 from pegel.seams import Disk
-from pegel_broker.log.checkpoints import LEADER_EPOCH_FILE, OFFSET_INDEX_SUFFIX
+from pegel_broker.log import recovery
+from pegel_broker.log.checkpoints import OFFSET_INDEX_SUFFIX
 from pegel_broker.log.errors import CorruptLogError
 from pegel_broker.log.index import find_position
-from pegel_broker.log.leader_epochs import NO_EPOCH
+from pegel_broker.log.leader_epochs import NO_EPOCH, LeaderEpochs
 from pegel_broker.log.reading import MisreadError, find_batch_end
 from pegel_broker.log.segment import IndexFile, Segment
 
 
-def checked_epochs(
+def epochs_are_of_log(
     disk: Disk,
-    folder: str,
     segments: Sequence[Segment],
     entries: Sequence[tuple[int, int]],
     log_start_offset: int,
     log_end_offset: int,
     *,
     gaps: bool,
-) -> list[tuple[int, int]]:
-    """``entries`` (epoch, start offset; all below the log end), compared with the log's batches.
+) -> bool:
+    """Compare ``entries`` (epoch, start offset; all below the log end) with the log's batches.
 
-    The first may begin too late, where the file knows of a log start that a crash has undone: it
-    begins where the log does. ``gaps``: compaction may have removed the batch in which an epoch
-    began.
+    ``gaps``: compaction may have removed the batch in which an epoch began. Two look-ups for each
+    entry.
 
     Raises:
-        CorruptLogError: an entry is not of this log, or the log is damaged there.
+        CorruptLogError: the log is damaged there.
         OSError: the disk failed.
     """
-    checked = list(entries)
-    if not checked or log_end_offset <= log_start_offset:
-        return checked
+    if log_end_offset <= log_start_offset:
+        return True
 
-    def batch_at(offset: int) -> BatchHeader | None:
-        return _batch_at(disk, segments, offset)
+    def epoch_at(offset: int) -> tuple[int, int] | None:
+        header = _batch_at(disk, segments, offset)
+        return None if header is None else (header.partition_leader_epoch, header.base_offset)
 
-    epoch, start = checked[0]
-    if start > log_start_offset:
-        header = batch_at(log_start_offset)
-        if header is not None and header.partition_leader_epoch == epoch:
-            checked[0] = epoch, log_start_offset
     before = NO_EPOCH
-    for number, (epoch, start) in enumerate(checked):
-        following = checked[number + 1][1] if number + 1 < len(checked) else log_end_offset
+    for number, (epoch, start) in enumerate(entries):
+        following = entries[number + 1][1] if number + 1 < len(entries) else log_end_offset
         at = max(start, log_start_offset)
-        if at < following:  # else all of its records are deleted
-            header = batch_at(at)
-            if header is not None and not _begins(header, epoch, start, log_start_offset, gaps):
-                raise _wrong(folder, epoch, start, header)
+        found = epoch_at(at) if at < following else None  # else its records are all deleted
+        if found is not None:
+            # A log start may lie within a batch.
+            begins = found[1] == start or start <= log_start_offset
+            if found[0] < epoch or (not gaps and not (begins and found[0] == epoch)):
+                return False
         if start > log_start_offset and not gaps:
-            header = batch_at(start - 1)
-            if header is not None and header.partition_leader_epoch != before:
-                raise _wrong(folder, epoch, start, header)
+            found = epoch_at(start - 1)
+            if found is not None and found[0] != before:
+                return False
         before = epoch
-    header = batch_at(log_end_offset - 1)
-    if header is not None and header.partition_leader_epoch != before:
-        raise _wrong(folder, *checked[-1], header)
-    return checked
+    found = epoch_at(log_end_offset - 1)
+    return found is None or found[0] == before
 
 
-def _begins(header: BatchHeader, epoch: int, start: int, log_start_offset: int, gaps: bool) -> bool:
-    if gaps:
-        return header.partition_leader_epoch >= epoch
-    # A log start may lie within a batch.
-    there = header.base_offset == start or start <= log_start_offset
-    return there and header.partition_leader_epoch == epoch
+def epochs_of_log(disk: Disk, segments: Sequence[Segment], log_start_offset: int) -> LeaderEpochs:
+    """The epochs as the headers of all batches tell them; ``dirty``.
 
+    Raises:
+        CorruptLogError: an epoch that goes back, or a batch that is none.
+        OSError: the disk failed.
+    """
+    epochs = LeaderEpochs()
+    for segment in segments:
+        if not segment.size:
+            continue
 
-def _wrong(folder: str, epoch: int, start: int, header: BatchHeader) -> CorruptLogError:
-    return CorruptLogError(
-        f"{folder}/{LEADER_EPOCH_FILE}",
-        0,
-        f"it says that epoch {epoch} begins at offset {start}, but the batch of offsets "
-        f"{header.base_offset} to {header.last_offset} is of epoch {header.partition_leader_epoch}",
-    )
+        def on_batch(at: int, header: BatchHeader, segment: Segment = segment) -> None:
+            if header.partition_leader_epoch < epochs.latest:
+                raise CorruptLogError(
+                    segment.path(), at,
+                    f"a batch of leader epoch {header.partition_leader_epoch} follows one of "
+                    f"{epochs.latest}",
+                )  # fmt: skip
+            epochs.assign(header.partition_leader_epoch, header.base_offset)
+
+        file = disk.open(segment.path())
+        try:
+            end = recovery.scan_batches(
+                file.read, segment.size, 0, segment.base_offset, on_batch,
+                gaps=True, checksums=False,
+            )  # fmt: skip
+        finally:
+            file.close()
+        if end.problem is not None:
+            raise CorruptLogError(segment.path(), end.position, end.problem)
+    epochs.truncate_from_start(log_start_offset)
+    epochs.dirty = True
+    return epochs
 
 
 def _batch_at(disk: Disk, segments: Sequence[Segment], offset: int) -> BatchHeader | None:

@@ -34,15 +34,19 @@ class LeaderEpochs:
         return list(zip(self._epochs, self._starts, strict=True))
 
     def assign(self, epoch: int, start_offset: int) -> None:
-        """Note that ``epoch`` begins at ``start_offset``; a known or older epoch changes nothing.
+        """Note that ``epoch`` begins at ``start_offset``, the log end, or goes on there.
 
-        An entry that begins at or after ``start_offset`` never got a record: it is replaced.
+        An entry that begins at or after ``start_offset`` never got a record: it is dropped, also
+        for an older epoch. (Who led without a write, and then copies what was written before.)
         """
-        if epoch < 0 or epoch <= self.latest:
+        if epoch < 0 or epoch == self.latest:
             return
         while self._starts and self._starts[-1] >= start_offset:
             self._starts.pop()
             self._epochs.pop()
+            self.dirty = True
+        if epoch <= self.latest:
+            return
         self._epochs.append(epoch)
         self._starts.append(start_offset)
         self.dirty = True

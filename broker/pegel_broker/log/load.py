@@ -26,7 +26,7 @@ from pegel_broker.log.checkpoints import (
     decode_partition_metadata,
     parse_segment_name,
 )
-from pegel_broker.log.epoch_check import checked_epochs
+from pegel_broker.log.epoch_check import epochs_are_of_log, epochs_of_log
 from pegel_broker.log.errors import CorruptLogError
 from pegel_broker.log.index import (
     OFFSET_ENTRY,
@@ -178,6 +178,7 @@ class _Loader:
         bases = self._tidy_directory()
         loaded.topic_id = read_topic_id(self._disk, self._folder)
         loaded.epochs = self._read_epochs()
+        stored = loaded.epochs.entries()
         now_ms = options.now_ms
         loaded.segments = [Segment(self._folder, base, now_ms) for base in bases]
         if not loaded.segments:
@@ -200,9 +201,7 @@ class _Loader:
         loaded.recovery_point = (
             end if options.clean else max(min(options.recovery_point, end), loaded.log_start_offset)
         )
-        loaded.epochs.truncate_from_end(end)
-        self._check_epochs()
-        loaded.epochs.truncate_from_start(loaded.log_start_offset)
+        self._check_epochs(stored)
         loaded.producers, loaded.snapshots = load_producers(
             self._disk, self._folder, loaded.segments, loaded.snapshots, end
         )
@@ -234,16 +233,18 @@ class _Loader:
             path = f"{self._folder}/{LEADER_EPOCH_FILE}"
             raise CorruptLogError(path, 0, str(error)) from error
 
-    def _check_epochs(self) -> None:
-        loaded = self._loaded
+    def _check_epochs(self, stored: list[tuple[int, int]]) -> None:
+        """Make them again from the log where they do not tell of it; ``stored``: as in the file."""
+        loaded, disk = self._loaded, self._disk
+        start, end = loaded.log_start_offset, loaded.log_end_offset
+        loaded.epochs.truncate_from_end(end)
         entries = loaded.epochs.entries()
-        checked = checked_epochs(
-            self._disk, self._folder, loaded.segments, entries, loaded.log_start_offset,
-            loaded.log_end_offset, gaps=self._options.gaps,
-        )  # fmt: skip
-        if checked != entries:
-            loaded.epochs = LeaderEpochs(checked)
-            loaded.epochs.dirty = True
+        if not epochs_are_of_log(
+            disk, loaded.segments, entries, start, end, gaps=self._options.gaps
+        ):
+            loaded.epochs = epochs_of_log(disk, loaded.segments, start)
+        loaded.epochs.truncate_from_start(start)
+        loaded.epochs.dirty = loaded.epochs.entries() != stored
 
     def _start_again(self) -> None:
         """Everything lies below the log start (a follower whose leader deleted it): keep none."""

@@ -159,9 +159,10 @@ class PartitionLog(StoredLog):
         )  # fmt: skip
         segment.max_timestamp = index.max_timestamp
         segment.size += size
-        if epoch > self.epochs.latest:
+        if epoch != self.epochs.latest:
             self.epochs.assign(epoch, base_offset)
-            self.keeper.mark_epochs(self)
+            if self.epochs.dirty:
+                self.keeper.mark_epochs(self)
         if header.producer_id >= 0:
             self.producers.update(header, base_offset)
         self._tail.append(base_offset, batch)

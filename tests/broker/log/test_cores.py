@@ -35,6 +35,9 @@ def test_epochs_answer_as_kip_279_says() -> None:
     epochs.assign(6, 12)  # an epoch without a record gives way
     epochs.assign(6, 40)
     assert epochs.entries() == [(6, 12)]
+    epochs.assign(8, 50)  # led without a write, and then copied one of before
+    epochs.assign(6, 50)
+    assert epochs.entries() == [(6, 12)]
 
 
 def test_a_retry_of_one_of_the_last_five_batches_is_known() -> None:
