@@ -339,7 +339,10 @@ def _send_replies(effects: Effects) -> None:
 
 
 def coordinator_error(error: ErrorCode) -> ErrorCode:
-    """What a client of a coordinator is told when an append failed, as in Kafka."""
+    """What a client of a coordinator is told when an append failed, as in Kafka.
+
+    A write that is too large stays that: what it means is for the state machine to say.
+    """
     match error:
         case (
             ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
@@ -350,7 +353,5 @@ def coordinator_error(error: ErrorCode) -> ErrorCode:
             return ErrorCode.COORDINATOR_NOT_AVAILABLE
         case ErrorCode.NOT_LEADER_OR_FOLLOWER | ErrorCode.KAFKA_STORAGE_ERROR:
             return ErrorCode.NOT_COORDINATOR
-        case ErrorCode.MESSAGE_TOO_LARGE | ErrorCode.RECORD_LIST_TOO_LARGE:
-            return ErrorCode.UNKNOWN_SERVER_ERROR
         case _:
             return error

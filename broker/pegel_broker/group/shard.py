@@ -50,6 +50,9 @@ class OffsetToCommit:
     value: OffsetCommitValue
 
 
+_TOO_LARGE = {ErrorCode.MESSAGE_TOO_LARGE, ErrorCode.RECORD_LIST_TOO_LARGE}
+
+
 @dataclass(frozen=True, slots=True)
 class _Answer:
     """Context of a write whose requester waits: the answer once it is committed.
@@ -155,6 +158,11 @@ class GroupShard:
     def on_failed(self, now: Moment, write: Write, error: ErrorCode) -> Effects:
         effects = Effects()
         context = write.context
+        if error in _TOO_LARGE:
+            commits = isinstance(context, _Answer)
+            error = (
+                ErrorCode.INVALID_COMMIT_OFFSET_SIZE if commits else ErrorCode.UNKNOWN_SERVER_ERROR
+            )
         if isinstance(context, _Answer):
             effects.reply(context.handle, tuple(e or error for e in context.errors))
         elif isinstance(context, GroupAssignment | StaticRejoin):

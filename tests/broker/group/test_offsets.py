@@ -46,6 +46,15 @@ def test_a_commit_that_failed_is_not_seen() -> None:
     assert c.committed() == -1
 
 
+@pytest.mark.parametrize("error", [ErrorCode.MESSAGE_TOO_LARGE, ErrorCode.RECORD_LIST_TOO_LARGE])
+def test_a_commit_that_no_batch_can_hold_says_so(error: ErrorCode) -> None:
+    c = Coordinator()
+    c.hold = True
+    call = c.commit_offset(42)
+    c.refuse(error)
+    assert call.answer == (ErrorCode.INVALID_COMMIT_OFFSET_SIZE,)
+
+
 def test_offsets_survive_their_coordinator() -> None:
     c = Coordinator()
     (one,) = c.stable(1)
