@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 import uuid
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
 
@@ -82,6 +83,18 @@ class AsyncClient:
         self._producer: Producer | None = None
         self._closed = False
 
+    def __del__(self) -> None:
+        cluster = getattr(self, "_cluster", None)
+        if cluster is None or self._closed or not cluster.pool.in_use:
+            return
+        warnings.warn(
+            f"a client of {','.join(f'{h}:{p}' for h, p in self._bootstrap)} was not closed: "
+            "use `with`, or close()",
+            ResourceWarning,
+            stacklevel=2,
+            source=self,
+        )
+
     async def __aenter__(self) -> AsyncClient:
         return self
 
@@ -156,12 +169,12 @@ class AsyncClient:
     async def send_many(
         self,
         topic: str,
-        values: Sequence[bytes | None],
+        values: Iterable[bytes | None],
         *,
-        keys: Sequence[bytes | None] | None = None,
+        keys: Iterable[bytes | None] | None = None,
         partition: int | None = None,
-        headers: Sequence[Headers] | None = None,
-        timestamps: Sequence[int] | int | None = None,
+        headers: Iterable[Headers] | None = None,
+        timestamps: Iterable[int] | int | None = None,
         timeout: float | None = None,
     ) -> SendResult:
         """Write many records with acks="all", idempotently; as ``Producer.send_many``."""
@@ -292,6 +305,7 @@ class AsyncClient:
         return self._producer
 
     def _check_open(self) -> None:
+        self._cluster.pool.check_process()
         if self._closed:
             raise ClosedError("the client is closed")
 

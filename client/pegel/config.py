@@ -90,6 +90,10 @@ def _check_texts(options: object, *names: str) -> None:
             raise TypeError(f"{name} is text, not {type(value).__name__}: {value!r}")
 
 
+# Lowest and highest level; the ranges of Kafka's producer (KIP-390), gzip's with 0 (stored).
+_LEVELS = {"gzip": (0, 9), "lz4": (0, 17), "zstd": (-131_072, 22)}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProducerOptions:
     """How a producer writes.
@@ -98,6 +102,8 @@ class ProducerOptions:
         acks: 0 (no acknowledgement), 1 (the leader has it), "all" (every in-sync replica has it).
         idempotent: no duplicates and no reordering by retries; needs acks="all". ``None`` means
             wherever acks allows it.
+        compression_level: gzip 0 to 9, lz4 0 to 17, zstd -131072 to 22; more is smaller and
+            slower. ``None``: the codec's default.
         linger_ms: how long a batch that is not full waits for more records.
         batch_bytes: a batch is full at this size; keep it below ``max.message.bytes``.
         request_bytes: most record bytes in one request.
@@ -124,6 +130,7 @@ class ProducerOptions:
             raise ValueError(
                 f"compression is none, gzip, snappy, lz4 or zstd, not {self.compression!r}"
             )
+        self._check_level()
         if self.idempotent and self.required_acks != -1:
             raise ValueError('an idempotent producer needs acks="all"')
         if not 1 <= self.max_in_flight <= 5 and self.is_idempotent:
@@ -132,8 +139,23 @@ class ProducerOptions:
             raise ValueError(f"batch_bytes is between 1 and {MAX_BATCH_BYTES}")
         if self.buffer_bytes < self.batch_bytes:
             raise ValueError("buffer_bytes is at least batch_bytes")
-        if self.linger_ms < 0 or self.delivery_timeout <= 0 or self.max_in_flight < 1:
-            raise ValueError("linger_ms, delivery_timeout and max_in_flight are not negative")
+        if self.linger_ms < 0:
+            raise ValueError(f"linger_ms is 0 or more, not {self.linger_ms!r}")
+        if self.delivery_timeout <= 0 or self.max_in_flight < 1:
+            raise ValueError("delivery_timeout is more than 0, and max_in_flight at least 1")
+
+    def _check_level(self) -> None:
+        level = self.compression_level
+        if level is None:
+            return
+        low_and_high = _LEVELS.get(self.compression)
+        if low_and_high is None:
+            raise ValueError(f"compression {self.compression!r} has no compression_level")
+        low, high = low_and_high
+        if type(level) is not int or not low <= level <= high:
+            raise ValueError(
+                f"compression_level of {self.compression} is {low} to {high}, not {level!r}"
+            )
 
     @property
     def required_acks(self) -> int:
@@ -142,10 +164,12 @@ class ProducerOptions:
 
     @property
     def is_idempotent(self) -> bool:
+        """Whether retries neither double nor reorder: as chosen, else wherever acks allows it."""
         return self.required_acks == -1 if self.idempotent is None else self.idempotent
 
     @property
     def codec(self) -> Codec:
+        """``compression`` as batches name it."""
         return Codec[self.compression.upper()]
 
 

@@ -7,6 +7,7 @@ answers in order: a fetch that waits half a second for data must not hold up an 
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
@@ -66,6 +67,14 @@ def _retrieve(task: asyncio.Task[Connection]) -> None:
         task.exception()
 
 
+def forked(process: int) -> ClosedError:
+    """The error of a client that came into this process by a fork."""
+    return ClosedError(
+        f"this client was made in process {process} and cannot be used in its child {os.getpid()}: "
+        "make a client in each process, after the fork"
+    )
+
+
 class ConnectionPool:
     """Opens, keeps and drops connections. Names are resolved again at each connect."""
 
@@ -84,6 +93,18 @@ class ConnectionPool:
         # Replaced, and still to answer what they were asked.
         self._retired: list[tuple[tuple[int, str], Connection]] = []
         self._closed = False
+        self._process = os.getpid()
+        self._used = False
+
+    def check_process(self) -> None:
+        """Raises ClosedError: a fork's child cannot share its parent's connections and loop."""
+        if self._process != os.getpid():
+            raise forked(self._process)
+
+    @property
+    def in_use(self) -> bool:
+        """Whether this process connected, or tried to, and did not close the pool."""
+        return self._used and not self._closed and self._process == os.getpid()
 
     def ready(self, endpoint: Endpoint, purpose: str = CONTROL) -> Connection | None:
         """The open connection, if there is one."""
@@ -122,6 +143,7 @@ class ConnectionPool:
         connection = self.ready(endpoint, purpose)
         if connection is not None:
             return connection
+        self.check_process()
         if self._closed:
             raise ClosedError("the client is closed")
         key = (endpoint.node_id, purpose)
@@ -144,6 +166,7 @@ class ConnectionPool:
 
     async def _connect(self, endpoint: Endpoint, key: tuple[int, str]) -> Connection:
         address = (endpoint.host, endpoint.port)
+        self._used = True
         try:
             pause = self._not_before.get(address, 0.0) - self._clock.monotonic()
             if pause > 0:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 
 from pegel.errors import BufferFullError
 from pegel.producer.batch import BatchResult, ProducerBatch
@@ -125,6 +126,24 @@ class PartitionQueue:
         batch.maybe_written = True
         if not batch.done:
             self.put_back(batch)
+
+    def on_given_up(self, batch: ProducerBatch) -> None:
+        """Failed for good on the way out: its sequence is missing, so that a new epoch begins."""
+        self.in_flight.remove(batch)
+        if batch.sequence != NO_SEQUENCE:
+            self.needs_epoch = True
+            self.recovering = bool(self.in_flight)
+
+    def split(
+        self, batch: ProducerBatch, new_future: Callable[[], asyncio.Future[BatchResult]]
+    ) -> None:
+        """The broker found it too large: two halves go into its place."""
+        self.on_answered(batch)
+        self.recovering = bool(self.in_flight)
+        batch.split(new_future)
+        assert batch.halves is not None
+        self.put_back(batch.halves[0])
+        self.put_back(batch.halves[1])
 
     def put_back(self, batch: ProducerBatch) -> None:
         """Insert by number: what is to be sent again stands before what was never sent."""

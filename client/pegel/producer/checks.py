@@ -6,12 +6,15 @@ would refuse gets past here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
 
 from pegel.config import MAX_BATCH_BYTES
 from pegel.errors import RecordTooLargeError
 from pegel.producer.batch import RECORD_OVERHEAD
 from pegel.types import Headers, check_partition_number
+
+T = TypeVar("T")
 
 _BYTES = {bytes}
 _BYTES_OR_NONE = {bytes, type(None)}
@@ -41,8 +44,16 @@ def record_size(
 
 
 def _headers_size(headers: Headers) -> int:
+    if not isinstance(headers, Sequence):
+        raise TypeError(
+            f"headers are a list of pairs (name, value), not {type(headers).__name__}; "
+            "of a dict give list(d.items())"
+        )
     size = 0
-    for name, value in headers:
+    for header in headers:
+        if not isinstance(header, tuple | list) or len(header) != 2:
+            raise TypeError(f"a header is a pair (name, value), not {header!r}")
+        name, value = header
         if type(name) is not str:
             raise TypeError(f"the name of a header is text, not {type(name).__name__}")
         if value is not None and type(value) is not bytes:
@@ -87,6 +98,15 @@ def record_sizes(
     if largest > MAX_BATCH_BYTES:
         raise _too_large(largest)
     return sizes
+
+
+def as_column(column: Iterable[T]) -> Sequence[T]:
+    """The column itself, or a list of what can be gone through only once."""
+    if isinstance(column, list | tuple):
+        return column
+    if isinstance(column, str | bytes | bytearray | Mapping) or not isinstance(column, Iterable):
+        raise TypeError(f"give a list, or what can be gone through, not {type(column).__name__}")
+    return list(column)
 
 
 def check_columns(

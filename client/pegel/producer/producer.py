@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from types import TracebackType
 
 from pegel.cluster import Cluster
 from pegel.config import ProducerOptions
 from pegel.errors import ClosedError, PegelError, RequestTimeoutError
+from pegel.producer import unclosed
 from pegel.producer.accumulator import PartitionQueue
 from pegel.producer.batch import (
     Delivery,
@@ -18,6 +19,7 @@ from pegel.producer.batch import (
     acknowledged,
 )
 from pegel.producer.checks import (
+    as_column,
     check_columns,
     check_partition,
     check_timestamps,
@@ -51,6 +53,11 @@ class Producer:
         self._loop = asyncio.get_running_loop()
         self._sticky = StickyPartitioner(cluster.random)
         self._closed = False
+        unclosed.watch(self._sender)
+
+    def __del__(self) -> None:
+        if not getattr(self, "_closed", True):
+            unclosed.on_lost(self._sender)
 
     async def __aenter__(self) -> Producer:
         return self
@@ -215,12 +222,12 @@ class Producer:
     async def send_many(
         self,
         topic: str,
-        values: Sequence[bytes | None],
+        values: Iterable[bytes | None],
         *,
-        keys: Sequence[bytes | None] | None = None,
+        keys: Iterable[bytes | None] | None = None,
         partition: int | None = None,
-        headers: Sequence[Headers] | None = None,
-        timestamps: Sequence[int] | int | None = None,
+        headers: Iterable[Headers] | None = None,
+        timestamps: Iterable[int] | int | None = None,
         timeout: float | None = None,
     ) -> SendResult:
         """Write many records in one call, the fast path, and wait for all of them.
@@ -249,12 +256,12 @@ class Producer:
     async def send_many_soon(
         self,
         topic: str,
-        values: Sequence[bytes | None],
+        values: Iterable[bytes | None],
         *,
-        keys: Sequence[bytes | None] | None = None,
+        keys: Iterable[bytes | None] | None = None,
         partition: int | None = None,
-        headers: Sequence[Headers] | None = None,
-        timestamps: Sequence[int] | int | None = None,
+        headers: Iterable[Headers] | None = None,
+        timestamps: Iterable[int] | int | None = None,
     ) -> ManyDelivery:
         """Put many records on their way; await the result to know their fate."""
         return await self._put_many(topic, values, keys, partition, headers, timestamps, None)
@@ -262,18 +269,23 @@ class Producer:
     async def _put_many(
         self,
         topic: str,
-        values: Sequence[bytes | None],
-        keys: Sequence[bytes | None] | None,
+        values: Iterable[bytes | None],
+        keys: Iterable[bytes | None] | None,
         partition: int | None,
-        headers: Sequence[Headers] | None,
-        timestamps: Sequence[int] | int | None,
+        headers: Iterable[Headers] | None,
+        timestamps: Iterable[int] | int | None,
         timeout: float | None,
     ) -> ManyDelivery:
         delivery = ManyDelivery()
         wait = self._options.delivery_timeout if timeout is None else timeout
         ends = self._loop.time() + wait
+        values = as_column(values)
         if not values:
             return delivery
+        keys = None if keys is None else as_column(keys)
+        headers = None if headers is None else as_column(headers)
+        if timestamps is not None and not isinstance(timestamps, int):
+            timestamps = as_column(timestamps)
         check_columns(values, keys, headers, timestamps)
         if timestamps is None:
             timestamps = self._cluster.clock.wall_ms()
@@ -336,6 +348,7 @@ class Producer:
             pass  # said by the errors of the records themselves
         finally:
             self._sender.close()
+            unclosed.forget(self._sender)
         self._raise_lost()
 
     def obstacle(self) -> str:

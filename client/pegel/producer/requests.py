@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import Enum
 
 from pegel.cluster import Cluster
@@ -89,6 +89,29 @@ def expired(
     )
 
 
+def encode_all(
+    batches: Mapping[tuple[str, int], tuple[PartitionQueue, ProducerBatch]],
+    codec: Codec,
+    level: int | None,
+) -> dict[tuple[str, int], PegelError]:
+    """Compress and encode batches; those that cannot be, and why.
+
+    None is expected: what no record can hold is refused by ``pegel.producer.checks``. One that
+    is overlooked there fails its own batch, and neither its partition nor the producer.
+    """
+    failed: dict[tuple[str, int], PegelError] = {}
+    for key, (_, batch) in batches.items():
+        try:
+            batch.encode(codec, level)
+        except Exception as error:
+            failed[key] = PegelError(
+                f"{batch.topic}-{batch.partition}: {len(batch)} records cannot be encoded: "
+                f"{type(error).__name__}: {error}",
+                retriable=False,
+            )
+    return failed
+
+
 class BrokerState:
     """The requests of one broker that are unanswered, and whether it may get more."""
 
@@ -131,17 +154,17 @@ class InFlight:
         self.sent_at, self.deadline = sent_at, deadline
         self.done = False
 
-    def build(
-        self, view: ClusterView, *, acks: int, timeout: float, codec: Codec, level: int | None
-    ) -> tuple[ProduceRequest, int]:
-        """The request and its version; compresses and encodes the batches.
+    def build(self, view: ClusterView, *, acks: int, timeout: float) -> tuple[ProduceRequest, int]:
+        """The request of batches that are encoded, and its version.
 
         Raises:
             UnsupportedVersionError: the broker does not speak Produce, or not for this codec.
         """
         topics: dict[str, TopicProduceData] = {}
         names_are_enough = False
-        for (name, partition), (_, batch) in self.batches.items():
+        for (name, partition), (queue, batch) in self.batches.items():
+            leader = view.partition(name, partition)
+            queue.tried_epoch = -1 if leader is None else leader.leader_epoch
             data = topics.get(name)
             if data is None:
                 known = view.topics.get(name)
@@ -150,8 +173,8 @@ class InFlight:
                 self.names[topic_id] = name
                 data = TopicProduceData(name=name, topic_id=topic_id)
                 topics[name] = data
-            encoded = batch.encode(codec, level)
-            data.partition_data.append(PartitionProduceData(index=partition, records=encoded))
+            records = batch.encoded
+            data.partition_data.append(PartitionProduceData(index=partition, records=records))
         highest = _TOPIC_ID_VERSION - 1 if names_are_enough else None
         version = self.connection.version_for(ApiKey.PRODUCE, highest)
         request = ProduceRequest(

@@ -26,7 +26,15 @@ from pegel.portions import AT_ONCE
 from pegel.producer.accumulator import Memory, PartitionQueue, new_batch
 from pegel.producer.batch import BatchResult, ProducerBatch
 from pegel.producer.idempotence import ProducerIdentity, SequenceState
-from pegel.producer.requests import BrokerState, InFlight, Verdict, ask_identity, expired, verdict
+from pegel.producer.requests import (
+    BrokerState,
+    InFlight,
+    Verdict,
+    ask_identity,
+    encode_all,
+    expired,
+    verdict,
+)  # fmt: skip
 from pegel.protocol.messages.produce import PartitionProduceResponse, ProduceResponse
 from pegel.protocol.schema import Message
 
@@ -268,19 +276,17 @@ class Sender:
         now: float,
     ) -> None:
         options, timeout = self._options, self._cluster.options.request_timeout
+        for key, failed in encode_all(batches, self._codec, options.compression_level).items():
+            queue, batch = batches.pop(key)
+            queue.on_given_up(batch)
+            self._fail(batch, failed)
+        if not batches:
+            self.wake()
+            return
         sent = InFlight(broker, connection, batches, now, now + timeout)
         acks = options.required_acks
-        for key, (queue, _) in batches.items():
-            known = self._view.partition(*key)
-            queue.tried_epoch = -1 if known is None else known.leader_epoch
         try:
-            request, version = sent.build(
-                self._view,
-                acks=acks,
-                timeout=timeout * _BROKER_SHARE,
-                codec=self._codec,
-                level=options.compression_level,
-            )
+            request, version = sent.build(self._view, acks=acks, timeout=timeout * _BROKER_SHARE)
             if acks == 0:
                 connection.send_no_response(request, version)
             else:
@@ -362,7 +368,7 @@ class Sender:
         where = f"{queue.topic}-{queue.partition}"
         error = broker_error(answer.error_code, where, answer.error_message)
         if what is Verdict.TOO_LARGE and len(batch) > 1 and batch.span > 1:
-            self._split(queue, batch)
+            queue.split(batch, self._loop.create_future)
             return
         if what in {Verdict.FAILED, Verdict.TOO_LARGE}:
             queue.on_answered(batch)
@@ -385,14 +391,6 @@ class Sender:
                     self._pause(queue, now)
         elif what is Verdict.RETRY:
             self._pause(queue, now)
-
-    def _split(self, queue: PartitionQueue, batch: ProducerBatch) -> None:
-        queue.on_answered(batch)
-        queue.recovering = bool(queue.in_flight)
-        batch.split(self._loop.create_future)
-        assert batch.halves is not None
-        queue.put_back(batch.halves[0])
-        queue.put_back(batch.halves[1])
 
     def _succeed(self, batch: ProducerBatch, result: BatchResult) -> None:
         if not batch.done:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from types import TracebackType
@@ -63,6 +63,8 @@ class Client:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if self._portal.foreign:  # the block goes on in a fork's child: it is the parent's
+            return
         try:
             self._portal.call(self._inner.__aexit__(kind, error, traceback))
         finally:
@@ -70,6 +72,8 @@ class Client:
 
     def close(self) -> None:
         """Flush what ``send`` and ``send_many`` of this object left, and close all connections."""
+        if self._portal.foreign:
+            return
         try:
             with suppress(ClosedError):
                 self._portal.call(self._inner.close())
@@ -123,12 +127,12 @@ class Client:
     def send_many(
         self,
         topic: str,
-        values: Sequence[bytes | None],
+        values: Iterable[bytes | None],
         *,
-        keys: Sequence[bytes | None] | None = None,
+        keys: Iterable[bytes | None] | None = None,
         partition: int | None = None,
-        headers: Sequence[Headers] | None = None,
-        timestamps: Sequence[int] | int | None = None,
+        headers: Iterable[Headers] | None = None,
+        timestamps: Iterable[int] | int | None = None,
         timeout: float | None = None,
     ) -> SendResult:
         """Write many records with acks="all", idempotently; as ``Producer.send_many``."""

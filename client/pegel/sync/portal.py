@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import os
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Generic, TypeVar
@@ -12,6 +13,7 @@ import uvloop
 
 from pegel.consumer.group import Hook
 from pegel.errors import ClosedError, RequestTimeoutError
+from pegel.network.pool import forked
 from pegel.types import TopicPartition
 
 T = TypeVar("T")
@@ -25,6 +27,7 @@ class Portal:
     def __init__(self) -> None:
         self._loop = uvloop.new_event_loop()
         self._closed = False
+        self._process = os.getpid()
         self._thread = threading.Thread(target=self._work, name="pegel-client", daemon=True)
         self._thread.start()
 
@@ -32,12 +35,20 @@ class Portal:
         asyncio.set_event_loop(self._loop)
         self._loop.run_forever()
 
+    @property
+    def foreign(self) -> bool:
+        """Whether this is the child of a fork: the thread stayed in the parent."""
+        return self._process != os.getpid()
+
     def call(self, work: Coroutine[Any, Any, T]) -> T:
         """The result of ``work``, or its error. Interrupted (Ctrl-C), it is cancelled.
 
         Raises:
-            ClosedError: the client was closed.
+            ClosedError: the client was closed, or made before a fork, in the parent.
         """
+        if self.foreign:  # nobody would answer
+            work.close()
+            raise forked(self._process)
         if self._closed:
             work.close()
             raise ClosedError("the client is closed")
@@ -75,7 +86,7 @@ class Portal:
 
     def stop(self) -> None:
         """End the thread; waits ``_STOP_TIMEOUT`` seconds at most."""
-        if self._closed:
+        if self._closed or self.foreign:
             return
         self._closed = True
 

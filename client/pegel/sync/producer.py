@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from types import TracebackType
 
 from pegel.producer.producer import Producer as AsyncProducer
@@ -98,12 +98,12 @@ class Producer:
     def send_many(
         self,
         topic: str,
-        values: Sequence[bytes | None],
+        values: Iterable[bytes | None],
         *,
-        keys: Sequence[bytes | None] | None = None,
+        keys: Iterable[bytes | None] | None = None,
         partition: int | None = None,
-        headers: Sequence[Headers] | None = None,
-        timestamps: Sequence[int] | int | None = None,
+        headers: Iterable[Headers] | None = None,
+        timestamps: Iterable[int] | int | None = None,
         timeout: float | None = None,
     ) -> SendResult:
         """Write many records in one call, the fast path, and wait for all of them.
@@ -130,12 +130,12 @@ class Producer:
     def send_many_soon(
         self,
         topic: str,
-        values: Sequence[bytes | None],
+        values: Iterable[bytes | None],
         *,
-        keys: Sequence[bytes | None] | None = None,
+        keys: Iterable[bytes | None] | None = None,
         partition: int | None = None,
-        headers: Sequence[Headers] | None = None,
-        timestamps: Sequence[int] | int | None = None,
+        headers: Iterable[Headers] | None = None,
+        timestamps: Iterable[int] | int | None = None,
     ) -> Pending[SendResult]:
         """Put many records on their way; await the result to know their fate."""
         inner = self._portal.call(

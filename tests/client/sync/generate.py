@@ -80,6 +80,8 @@ BODIES = {
     "Client.close": '''
         def close(self) -> None:
             DOC
+            if self._portal.foreign:
+                return
             try:
                 with suppress(ClosedError):
                     self._portal.call(self._inner.close())
@@ -120,6 +122,8 @@ BODIES = {
             error: BaseException | None,
             traceback: TracebackType | None,
         ) -> None:
+            if self._portal.foreign:  # the block goes on in a fork's child: it is the parent's
+                return
             try:
                 self._portal.call(self._inner.__aexit__(kind, error, traceback))
             finally:
