@@ -60,6 +60,7 @@ class DirectoryKeeper:
         # Logs that are gone, and that the checkpoint files may still name.
         self._named: dict[tuple[str, int], None] = {}
         self._to_make: list[Callable[[], None]] = []
+        self._make_handle: asyncio.Handle | None = None
         self._dirty_epochs: dict[StoredLog, None] = {}
         self._dirty_ids: dict[StoredLog, None] = {}
         self._files_handle: asyncio.Handle | None = None
@@ -129,7 +130,7 @@ class DirectoryKeeper:
             return
         del self._named[key]
         if not self._to_make:
-            self._loop.call_soon(self._write_before_making)
+            self._make_handle = self._loop.call_soon(self._write_before_making)
         self._to_make.append(make)
 
     def _write_before_making(self) -> None:
@@ -301,7 +302,7 @@ class DirectoryKeeper:
 
     def stop(self) -> None:
         """Cancel the timers."""
-        for timer in (self._timer, self._flush_timer, self._files_handle):
+        for timer in (self._timer, self._flush_timer, self._files_handle, self._make_handle):
             if timer is not None:
                 timer.cancel()
-        self._timer = self._flush_timer = self._files_handle = None
+        self._timer = self._flush_timer = self._files_handle = self._make_handle = None

@@ -122,6 +122,7 @@ class LogDirectory:
         self._dirty: dict[WritableLog, None] = {}
         self._writing: list[WriteBatch] | None = None
         self._writing_since = 0.0  # monotonic seconds, while a write is under way
+        self._closed = False
         self._scheduled = False
         self._cached: deque[tuple[WritableLog, int, int]] = deque()
         self._cached_bytes = 0
@@ -243,9 +244,10 @@ class LogDirectory:
     ) -> None:
         """Run ``call`` in the queue of that name, then ``done`` on the loop.
 
-        A CorruptLogError takes ``log`` offline, any other failure the whole directory.
+        A CorruptLogError takes ``log`` offline, any other failure the whole directory. Once it is
+        closed nothing is run: what is left of a removal, say, is removed at the next start.
         """
-        if self.offline is not None:
+        if self.offline is not None or self._closed:
             return
 
         def on_done(future: asyncio.Future[T]) -> None:
@@ -296,6 +298,7 @@ class LogDirectory:
 
     def close(self) -> None:
         """Stop the queues, having finished what they hold."""
+        self._closed = True
         for segment in list(self._readers):
             self.drop_reader(segment)
         for queue in (self.writes, self.background, self.reads):

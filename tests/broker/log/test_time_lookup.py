@@ -105,6 +105,23 @@ def test_a_thousand_topics_made_again_wait_for_one_write_of_the_checkpoints() ->
     run(main)
 
 
+def test_what_follows_a_removal_is_left_to_the_next_start_where_the_node_stops() -> None:
+    """Seed 301110: the directory was renamed, and its removal came to a queue that was closed."""
+
+    async def main() -> None:
+        harness = Harness()
+        manager = await harness.manager()
+        manager.create("t", 0, TOPIC_ID).append_as_leader(batch(3), 0, NOW)
+        directory = manager._keepers[0].directory
+        await manager.close()
+        called: list[int] = []
+        directory.run("background", lambda: called.append(1))
+        await drain()
+        assert called == []
+
+    run(main)
+
+
 def test_retention_keeps_the_log_start_over_a_restart() -> None:
     async def main() -> None:
         harness = Harness()
