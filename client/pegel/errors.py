@@ -56,10 +56,14 @@ class BrokerError(PegelError):
 
 
 class TopicNotFoundError(BrokerError):
+    """There is no such topic, or no such partition of it, or not yet."""
+
     default_code = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
 
 
 class TopicExistsError(BrokerError):
+    """A topic of this name is there already."""
+
     default_code = ErrorCode.TOPIC_ALREADY_EXISTS
 
 

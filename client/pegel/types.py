@@ -109,22 +109,27 @@ class ConsumerBatch:
 
     @property
     def offsets(self) -> Sequence[int]:
+        """Ascending, one a record, with gaps where records are left out (compaction)."""
         return self.columns.offsets
 
     @property
     def timestamps(self) -> Sequence[int]:
+        """Milliseconds since the epoch, one a record."""
         return self.columns.timestamps
 
     @property
     def keys(self) -> Sequence[bytes | None]:
+        """One a record; ``None`` for a record without a key."""
         return self.columns.keys
 
     @property
     def values(self) -> Sequence[bytes | None]:
+        """One a record; ``None`` for a tombstone."""
         return self.columns.values
 
     @property
     def headers(self) -> Sequence[tuple[tuple[str, bytes | None], ...]]:
+        """Name and value pairs of each record, in their order; an empty tuple for none."""
         return self.columns.headers
 
     def __len__(self) -> int:

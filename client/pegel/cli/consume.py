@@ -98,6 +98,7 @@ def consume(
                 await _seek(consumer, offset, timestamp)
                 with suppress(asyncio.CancelledError):  # Ctrl-C: what was printed is committed
                     await _print(consumer, _Silence(client, topic), style, max_records, exit_at_end)
+                await _commit_printed(consumer)
 
     # Ctrl-C is how this command ends.
     run(work(), interrupt_code=0)
@@ -194,8 +195,16 @@ async def _print(
             write_out(format_batch(batch, count, style))
         if count < len(batch):  # so that a group goes on there
             consumer.seek(tp, batch.offsets[count])
-            if consumer.has_group:
-                await consumer.commit({tp: batch.offsets[count]})
+
+
+async def _commit_printed(consumer: Consumer) -> None:
+    from pegel.errors import PegelError
+
+    if consumer.has_group:
+        try:
+            await consumer.commit()
+        except PegelError as error:
+            click.echo(f"pegel: what was printed last will be read again: {error}", err=True)
 
 
 async def _at_end(consumer: Consumer, ends: dict[TopicPartition, int]) -> bool:

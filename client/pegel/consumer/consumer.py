@@ -9,23 +9,18 @@ from types import TracebackType
 
 from pegel.cluster import Cluster
 from pegel.config import ConsumerOptions
-from pegel.consumer.fetched import Fetched
+from pegel.consumer.arrived import Arrived
 from pegel.consumer.fetcher import Fetcher
 from pegel.consumer.group import GroupSession, Hooks, set_positions
 from pegel.consumer.heart import Hearts
+from pegel.consumer.offsets import next_offsets
 from pegel.consumer.positions import find_partitions
-from pegel.consumer.progress import Progress
+from pegel.consumer.progress import BY_HAND, Loop, Progress
 from pegel.consumer.standalone import StandaloneGroup
 from pegel.consumer.subscription import UNKNOWN, PartitionState, Subscription
-from pegel.errors import (
-    ClosedError,
-    ConnectionFailedError,
-    CorruptResponseError,
-    RequestTimeoutError,
-)  # fmt: skip
+from pegel.errors import ClosedError, ConnectionFailedError, PegelError, RequestTimeoutError
 from pegel.metrics import clients
 from pegel.offsets import EARLIEST, LATEST, find_offsets
-from pegel.record import CorruptBatchError
 from pegel.types import CommittedOffset, ConsumerBatch, ConsumerRecord, TopicPartition
 
 _CLOSE_TIMEOUT = 5.0
@@ -40,8 +35,12 @@ class Consumer:
     topic that grows are read from their beginning.
 
     With a group the partitions are shared with its other members, and change at times: always
-    between two batches or records, never while one is worked on. What was handed out counts as
-    finished when the reader comes back for more, and when ``async with`` ends without an error.
+    between two batches or records, never while one is worked on.
+
+    A loop tells nobody how it ends. So what it was handed counts as finished when the same loop
+    asks for more, and not before: what is in hand when it is left, by ``break``, by an error or
+    with the consumer, is not committed, and a new loop (or the next owner) begins with it. Call
+    ``commit()`` before a ``break`` that means "done".
     """
 
     def __init__(
@@ -59,7 +58,7 @@ class Consumer:
         self._subscription = Subscription(options.partition_fetch_bytes)
         self._fetcher: Fetcher | None = None
         self._group: GroupSession | StandaloneGroup | None = None
-        self._current: Fetched | None = None
+        self._arrived: Arrived | None = None
         self._progress = Progress(self._subscription)
         self._stats = clients.watch_consumer(self)
         self._closed = False
@@ -76,8 +75,6 @@ class Consumer:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if error is None and self._group is not None:
-            self._finish(self._group)
         await self.close()
 
     async def start(self) -> None:
@@ -88,7 +85,7 @@ class Consumer:
         """
         await self._started()
 
-    async def _start(self, timeout: float) -> Fetcher:
+    async def _start(self, timeout: float) -> tuple[Fetcher, Arrived]:
         metadata, options = self._cluster.metadata, self._options
         ends = asyncio.get_running_loop().time() + timeout
         assigned = await find_partitions(metadata, self._topics, self._partitions, timeout)
@@ -99,8 +96,9 @@ class Consumer:
             # First: a start that fails here can be repeated.
             found = {} if options.commit == "none" else await group.committed(assigned, left)
             self._subscription.add(assigned, None)
-            set_positions(self._subscription, options, assigned, found, fetcher.fail)
+            set_positions(self._subscription, options, assigned, found, fetcher.stop)
         self._fetcher = fetcher
+        self._arrived = Arrived(fetcher, self._stats, self._cluster.clock)
         metadata.listen(self._on_metadata)
         if options.group is None:
             self._subscription.add(assigned, self._reset_time)
@@ -108,13 +106,15 @@ class Consumer:
             assert self._hearts is not None
             self._group = GroupSession(
                 self._cluster, self._subscription, options, self._topics, self._hooks,
-                self._hearts, self._drop_stale, fetcher.fail, self._stats,
+                self._hearts, self._arrived.drop_stale, fetcher.fail, fetcher.stop, self._stats,
             )  # fmt: skip
             self._group.start()
-        return fetcher
+        return fetcher, self._arrived
 
     async def close(self, timeout: float = _CLOSE_TIMEOUT) -> None:
         """Stop reading; a group member commits what is finished and leaves its group.
+
+        By record that is all before the record in hand, by batch all before the batch in hand.
 
         Waits for the coordinator, and no longer than ``timeout`` seconds.
         """
@@ -128,6 +128,9 @@ class Consumer:
         self._cluster.metadata.unlisten(self._on_metadata)
         fetcher.close()
         if self._group is not None:
+            finished = self._progress.finished()
+            if finished is not None:
+                self._group.finished(*finished)
             self._departing = True
             try:
                 await self._group.close(timeout)
@@ -157,7 +160,7 @@ class Consumer:
             GroupError, PegelError: why it will not.
         """
         ends = None if timeout is None else asyncio.get_running_loop().time() + timeout
-        fetcher = await self._started(timeout)
+        fetcher, arrived = await self._started(timeout)
         group = self._group
         if isinstance(group, GroupSession):
             group.came_back()
@@ -171,139 +174,136 @@ class Consumer:
                 ) from None
             finally:
                 group.went_away(busy=self._progress.busy)
-            self._raise_failure(fetcher)
+            arrived.raise_trouble()
         return self.assignment
 
     # Reading
 
     def __aiter__(self) -> AsyncIterator[ConsumerRecord]:
-        return self
+        """Records without end. Each loop begins with the record that one before it had in hand."""
+        return Loop(self.next_record)
 
     async def __anext__(self) -> ConsumerRecord:
-        record = self.next_of_batch()
+        """The next record, asked for by hand: the one before is finished."""
+        return await self.next_record(BY_HAND)
+
+    async def next_record(self, reader: object) -> ConsumerRecord:
+        """The next record for ``reader``: one loop, or ``BY_HAND``."""
+        record = self.next_of_batch(reader)
         if record is not None:
             return record
         group, progress = self._group, self._progress
         if group is not None and group.wants_rest and progress.busy:
-            self._finish(group)  # what is left of the batch goes on if its partition is kept
+            self._finish(reader)  # what is left of the batch goes on if its partition is kept
             await group.rest()
         while True:
-            record = progress.next_record()
-            if record is not None:
-                return record
-            batch = await self.next_batch()
-            assert batch is not None
-            progress.open(batch)
+            if group is None or group.failure is None:
+                record = progress.next_record(reader)
+                if record is not None:
+                    return record
+            progress.open(await self._read_on(reader))
 
-    def next_of_batch(self) -> ConsumerRecord | None:
+    def next_of_batch(self, reader: object = BY_HAND) -> ConsumerRecord | None:
         """The next record if that needs no wait: it is in the batch that is being read."""
         group = self._group
         if group is not None:
-            if group.wants_rest:
+            if group.wants_rest or group.failure is not None:
                 return None
             group.touch()
-        return self._progress.next_record()
+        return self._progress.next_record(reader)
 
-    async def batches(self) -> AsyncIterator[ConsumerBatch]:
-        """Batches of records without end, the fast path."""
-        while True:
-            batch = await self.next_batch()
-            assert batch is not None
-            yield batch
+    def batches(self) -> AsyncIterator[ConsumerBatch]:
+        """Batches of records without end, the fast path.
+
+        A batch is finished when the loop asks for the next one. Each loop begins with the batch
+        that one before it had in hand when it was left.
+        """
+        return Loop(self._read_on)
+
+    async def _read_on(self, reader: object) -> ConsumerBatch:
+        batch = await self.read(None, reader)
+        assert batch is not None
+        return batch
 
     async def next_batch(self, timeout: float | None = None) -> ConsumerBatch | None:
         """The next batch, or ``None`` if there is none within ``timeout`` seconds.
 
-        To call it says that the batch before is finished.
+        To call it says that the batch or record that the call before returned is finished. What
+        a loop had in hand is not: it comes first, again.
 
         Raises:
-            OffsetOutOfRangeError, LogTruncationError, NoOffsetError: with ``offset_reset="none"``.
+            OffsetOutOfRangeError, LogTruncationError, NoOffsetError: with ``offset_reset="none"``,
+                at each call until that partition is sought (or paused, to read on without it).
             GroupError: the group does not take this consumer (any more).
-            CorruptResponseError: what the broker sent breaks the format.
+            CorruptResponseError: what the broker sent breaks the format; seek past it.
             BrokerError: the partition cannot be read. ClosedError: the consumer is closed.
         """
+        return await self.read(timeout, BY_HAND)
+
+    async def read(self, timeout: float | None, reader: object) -> ConsumerBatch | None:
+        """``next_batch`` for ``reader``: one loop, or ``BY_HAND``."""
         ends = None if timeout is None else asyncio.get_running_loop().time() + timeout
         try:
-            fetcher = await self._started(timeout)
+            fetcher, arrived = await self._started(timeout)
         except ConnectionFailedError:
             if timeout is not None and self._cluster.metadata.trouble is None:
                 return None  # nothing went wrong so far: it takes longer
             raise
         group, progress = self._group, self._progress
         if group is not None:
-            self._finish(group)
+            self._finish(reader)
             group.came_back()
-        progress.done()
+        else:
+            progress.come_back(reader)
         batch: ConsumerBatch | None = None
         try:
-            batch = await self._await_batch(fetcher, ends)
+            batch = await self._await_batch(fetcher, arrived, ends)
+        except PegelError:
+            await asyncio.sleep(0)  # whoever asks again at once lets others run
+            raise
         finally:
             if group is not None:
                 group.went_away(busy=batch is not None)
         if batch is not None:
-            progress.hand(batch)
+            progress.hand(batch, reader)
         return batch
 
-    async def _await_batch(self, fetcher: Fetcher, ends: float | None) -> ConsumerBatch | None:
+    async def _await_batch(
+        self, fetcher: Fetcher, arrived: Arrived, ends: float | None
+    ) -> ConsumerBatch | None:
+        group = self._group
+        again = self._progress.take_again()
         try:
             async with asyncio.timeout_at(ends) if ends is not None else nullcontext():
                 while True:
-                    if self._group is not None:
-                        await self._group.ready()
-                    batch = self._next_ready(fetcher)
+                    if group is not None:
+                        await group.ready()
+                        if group.failure is not None:  # others may read what is here already
+                            raise group.failure.with_traceback(None)
+                    if self._closed:
+                        raise ClosedError("the consumer is closed")
+                    batch = (again and self._progress.take_again()) or arrived.next_batch()
                     if batch is not None:
                         return batch
                     await fetcher.wait()
         except TimeoutError:
             return None
 
-    def _finish(self, group: GroupSession | StandaloneGroup) -> None:
-        finished = self._progress.finished()
-        if finished is not None:
-            group.finished(*finished)
-
-    def _next_ready(self, fetcher: Fetcher) -> ConsumerBatch | None:
-        if self._closed:
-            raise ClosedError("the consumer is closed")
-        while True:
-            current = self._current
-            if current is None:
-                if not fetcher.ready:
-                    break
-                current = self._current = fetcher.ready.popleft()
-            if not current.stale:
-                try:
-                    columns = current.next_columns()
-                except CorruptBatchError as error:
-                    tp, position = current.state.topic_partition, current.state.position
-                    self._current = None
-                    current.state.paused = True
-                    fetcher.release(current)
-                    raise CorruptResponseError(
-                        f"{tp} at offset {position}: {error.message}; seek past it to go on"
-                    ) from None
-                if columns is not None:
-                    self._stats.on_batch(columns, self._cluster.clock.wall_ms())
-                    return ConsumerBatch(*current.state.topic_partition, columns)
-            self._current = None
-            fetcher.release(current)
-        fetcher.wake()
-        self._raise_failure(fetcher)
-        return None
-
-    def _raise_failure(self, fetcher: Fetcher) -> None:
-        failure, fetcher.error = fetcher.error, None
-        if failure is not None:
-            raise failure
+    def _finish(self, reader: object) -> None:
+        finished = self._progress.come_back(reader)
+        if finished is not None and self._group is not None:
+            self._group.finished(*finished)
 
     # Offsets in the group
 
     async def commit(self, offsets: Offsets | None = None, *, timeout: float | None = None) -> None:
         """Have the group keep where this consumer is, or the given offsets of next records.
 
-        Without ``offsets`` everything that was handed out counts as finished.
+        Without ``offsets`` everything that was handed out counts as finished, with the batch or
+        record in hand; a loop that is left then is not handed it again.
 
         Raises:
+            TypeError, ValueError: what is no offset of a next record (they begin at 0).
             CommitFailedError: the group went on without this consumer; what was read since the
                 last commit is read again by others.
             ValueError: no group, or ``commit="none"``. PegelError: not committed.
@@ -311,16 +311,11 @@ class Consumer:
         group = await self._keeper(timeout)
         if group is None or not self.has_group:
             raise ValueError('commits need a group, and commit="batch" or "manual"')
-        if offsets is None:
-            chosen = self._progress.positions()
-        else:
-            chosen = {
-                TopicPartition(*tp): o if isinstance(o, CommittedOffset) else CommittedOffset(o)
-                for tp, o in offsets.items()
-            }
+        chosen = self._progress.positions() if offsets is None else next_offsets(offsets)
         if chosen:
             wait = self._cluster.options.request_timeout if timeout is None else timeout
             await group.commit(chosen, wait)
+            self._progress.committed(chosen)
 
     async def committed(
         self, *partitions: TopicPartition | tuple[str, int], timeout: float | None = None
@@ -358,8 +353,8 @@ class Consumer:
         state = self._state(partition)
         state.seek(offset)
         state.paused = False
-        self._drop_stale()
-        if self._fetcher is not None:
+        if self._fetcher is not None and self._arrived is not None:
+            self._arrived.drop_stale()
             self._fetcher.hasten(state.topic_partition)
 
     async def seek_to_beginning(self, *partitions: TopicPartition | tuple[str, int]) -> None:
@@ -410,7 +405,8 @@ class Consumer:
     def reached(self, ends: Mapping[TopicPartition, int]) -> bool:
         """Whether every partition in ``ends`` was read up to that offset."""
         states = self._subscription.states
-        return all(tp in states and states[tp].position >= end for tp, end in ends.items())
+        position = self._progress.position
+        return all(tp in states and position(states[tp]) >= end for tp, end in ends.items())
 
     async def beginning_offsets(self) -> dict[TopicPartition, int]:
         """Offset of the first record of each partition."""
@@ -440,9 +436,10 @@ class Consumer:
             self._state(partition).paused = True
 
     def resume(self, *partitions: TopicPartition | tuple[str, int]) -> None:
-        """Fetch them again."""
+        """Fetch them again, also those that an error stopped."""
         for partition in partitions:
-            self._state(partition).paused = False
+            state = self._state(partition)
+            state.paused, state.stopped = False, None
         if self._fetcher is not None:
             self._fetcher.wake()
 
@@ -461,16 +458,8 @@ class Consumer:
             if tp not in kept:
                 self._subscription.remove(tp)
         self._subscription.add(chosen, self._reset_time)
-        self._drop_stale()
-
-    def _drop_stale(self) -> None:
-        fetcher = self._fetcher
-        if fetcher is not None:
-            if self._current is not None and self._current.stale:
-                fetcher.release(self._current)
-                self._current = None
-            fetcher.drop_stale()
-            fetcher.wake()
+        if self._arrived is not None:
+            self._arrived.drop_stale()
 
     def _state(self, partition: TopicPartition | tuple[str, int]) -> PartitionState:
         tp = TopicPartition(*partition)
@@ -479,13 +468,13 @@ class Consumer:
             raise KeyError(f"{tp} is not assigned to this consumer")
         return state
 
-    async def _started(self, timeout: float | None = None) -> Fetcher:
+    async def _started(self, timeout: float | None = None) -> tuple[Fetcher, Arrived]:
         if self._closed:
             raise ClosedError("the consumer is closed")
-        if self._fetcher is None:
+        if self._fetcher is None or self._arrived is None:
             wait = self._cluster.options.request_timeout if timeout is None else timeout
             return await self._start(wait)
-        return self._fetcher
+        return self._fetcher, self._arrived
 
     def _on_metadata(self) -> None:
         """A topic that grew: its new partitions are read from their beginning."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 
 from pegel.consumer.subscription import PartitionState
@@ -66,8 +67,7 @@ class Fetched:
             columns = decode_batch(self._buffer, at)
             position, state.position = state.position, header.next_offset
             state.position_epoch = header.partition_leader_epoch
-            if columns.offsets and columns.offsets[0] < position:
-                columns = _from(columns, position)
+            columns = columns_from(columns, position)
             if columns.offsets:
                 return columns
         return None
@@ -86,11 +86,11 @@ class Fetched:
             self._aborting.discard(header.producer_id)
 
 
-def _from(columns: RecordColumns, position: int) -> RecordColumns:
-    """A broker answers with the whole batch around an offset: cut off what is before it."""
-    start = 0
-    while start < len(columns.offsets) and columns.offsets[start] < position:
-        start += 1
+def columns_from(columns: RecordColumns, position: int) -> RecordColumns:
+    """Without what is before an offset: a broker answers with the whole batch around it."""
+    start = bisect_left(columns.offsets, position)
+    if not start:
+        return columns
     return RecordColumns(
         columns.header,
         columns.offsets[start:],

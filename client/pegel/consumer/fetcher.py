@@ -86,10 +86,11 @@ class Fetcher:
         # Connections of its own: the fetch of another consumer may wait at the broker for long.
         self._purpose = f"{FETCH}-{next(_numbers)}"
         self._nodes: dict[int, _Node] = {}
-        self._positions = Positions(cluster, subscription, options, self.wake, self.fail)
+        self._positions = Positions(cluster, subscription, options, self.wake, self.stop)
         self.ready: deque[Fetched] = deque()
         self.buffered_bytes = 0
         self.error: Exception | None = None
+        self._stopped: dict[TopicPartition, PartitionState] = {}
         self._waiter: asyncio.Future[None] | None = None
         self._run_scheduled = False
         self._timer: asyncio.TimerHandle | None = None
@@ -145,6 +146,25 @@ class Fetcher:
             self.error = error
         self._notify()
 
+    def stop(self, state: PartitionState, error: PegelError) -> None:
+        """Fetch this partition no more; the reader is told until it seeks."""
+        state.stopped = error
+        self._stopped[state.topic_partition] = state
+        self._notify()
+
+    def trouble(self) -> Exception | None:
+        """What the reader must know now: once, but of a stopped partition each time it asks."""
+        error, self.error = self.error, None
+        if self._stopped:
+            states = self._subscription.states
+            self._stopped = {
+                tp: s for tp, s in self._stopped.items()
+                if s.stopped is not None and states.get(tp) is s
+            }  # fmt: skip
+            if error is None:
+                error = next((s.stopped for s in self._stopped.values() if not s.paused), None)
+        return error
+
     def close(self) -> None:
         self._closed = True
         self._cluster.metadata.unlisten(self._on_metadata)
@@ -180,7 +200,7 @@ class Fetcher:
         share = self._options.prefetch_bytes // max(1, len(self._subscription.states))
         most = max(2 * self._options.partition_fetch_bytes, share)
         for tp, state in self._subscription.states.items():
-            if state.paused or not self._positions.is_good(state):
+            if state.paused or state.stopped or not self._positions.is_good(state):
                 continue
             if state.retry_at > now:
                 next_time = min(next_time, state.retry_at)
@@ -389,20 +409,20 @@ class Fetcher:
                 state.read_replica = -1
                 return
             if self._options.offset_reset == "none":
-                state.paused = True
-                self.fail(
+                self.stop(
+                    state,
                     OffsetOutOfRangeError(
-                        f"{tp}: offset {state.fetch_offset} is not in the log (any more); "
-                        "seek, or set offset_reset to earliest or latest"
-                    )
+                        f"{tp}: offset {state.fetch_offset} is not in the log (any more), and "
+                        "nothing more is read from there: seek, or set offset_reset to earliest "
+                        "or latest"
+                    ),
                 )
                 return
             earliest = self._options.offset_reset == "earliest"
             state.request_reset(EARLIEST if earliest else LATEST)
             return
         if not code.retriable and code not in _RETRIED:
-            state.paused = True
-            self.fail(broker_error(code, str(tp)))
+            self.stop(state, broker_error(code, str(tp)))
             return
         hint = data.current_leader
         if self._cluster.metadata.apply_leader(
@@ -413,12 +433,12 @@ class Fetcher:
         self._cluster.metadata.request_refresh()
 
     def _on_corrupt(self, state: PartitionState, error: CorruptBatchError) -> None:
-        state.paused = True
-        self.fail(
+        self.stop(
+            state,
             CorruptResponseError(
                 f"{state.topic_partition} at offset {state.fetch_offset}: {error.message}; "
                 "seek past it to go on"
-            )
+            ),
         )
 
     # Metadata and time

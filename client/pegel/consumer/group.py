@@ -31,8 +31,8 @@ from pegel.consumer.membership import (
     Take,
     Wait,
 )
-from pegel.consumer.offsets import AutoCommit, commit_offsets, fetch_offsets
-from pegel.consumer.subscription import UNKNOWN, Subscription
+from pegel.consumer.offsets import AutoCommit, by_hand, commit_offsets, fetch_offsets
+from pegel.consumer.subscription import UNKNOWN, PartitionState, Subscription
 from pegel.errors import BrokerError, CommitFailedError, NoOffsetError, PegelError
 from pegel.metrics.clients import ConsumerStats
 from pegel.offsets import EARLIEST, LATEST
@@ -63,6 +63,7 @@ class GroupSession:
     Args:
         changed: called after the partitions of ``subscription`` changed.
         fail: called with what the reader must know; its next call raises it.
+        stop: called with a partition that cannot be read, and why.
     """
 
     def __init__(
@@ -75,12 +76,13 @@ class GroupSession:
         hearts: Hearts,
         changed: Callable[[], None],
         fail: Callable[[Exception], None],
+        stop: Callable[[PartitionState, PegelError], None],
         stats: ConsumerStats,
     ) -> None:
         assert options.group is not None
         self._cluster, self._subscription, self._options = cluster, subscription, options
         self._hooks, self._hearts = hooks, hearts
-        self._changed, self._fail, self._stats = changed, fail, stats
+        self._changed, self._fail, self._stop, self._stats = changed, fail, stop, stats
         self._loop = asyncio.get_running_loop()
         self.core = Membership(
             GroupOptions(
@@ -145,6 +147,11 @@ class GroupSession:
         """The reader takes another record: it gets on."""
         self._pulse.last_poll = self._cluster.clock.monotonic()
 
+    @property
+    def failure(self) -> PegelError | None:
+        """Why nothing is handed out any more: the partitions may be another's."""
+        return self.core.failure
+
     async def stepped(self) -> None:
         """Return after the next step of the member, or a failure."""
         self._stepped.clear()
@@ -174,7 +181,7 @@ class GroupSession:
     async def commit(
         self, offsets: Mapping[TopicPartition, CommittedOffset], timeout: float
     ) -> None:
-        """Commit as this member.
+        """Commit as this member, by hand.
 
         Raises:
             CommitFailedError: the group went on without it, or rebalances. Never to be tried again
@@ -182,7 +189,8 @@ class GroupSession:
             PegelError: not committed.
         """
         try:
-            await self._commit(offsets, timeout)
+            async with by_hand(self._auto, offsets, timeout) as left:
+                await self._commit(offsets, left)
         except CommitFailedError as error:
             error.retriable = False
             raise
@@ -372,7 +380,7 @@ class GroupSession:
                 if not error.retriable:
                     raise
                 await asyncio.sleep(self._cluster.retry_pause(20))
-        set_positions(self._subscription, self._options, unset, found, self._fail)
+        set_positions(self._subscription, self._options, unset, found, self._stop)
 
     async def _flush(self, timeout: float) -> None:
         if self._auto is None:
@@ -437,9 +445,9 @@ def set_positions(
     options: ConsumerOptions,
     partitions: Sequence[TopicPartition],
     found: Mapping[TopicPartition, CommittedOffset],
-    fail: Callable[[Exception], None],
+    stop: Callable[[PartitionState, PegelError], None],
 ) -> None:
-    """Begin at the committed offsets, else by ``offset_reset``; where it is "none", fail."""
+    """Begin at the committed offsets, else by ``offset_reset``; where it is "none", stop."""
     for tp in partitions:
         state = subscription.states.get(tp)
         if state is None or state.position != UNKNOWN:
@@ -448,7 +456,7 @@ def set_positions(
         if committed is not None:
             state.seek(committed.offset, committed.leader_epoch)
         elif options.offset_reset == "none":
-            fail(NoOffsetError(
+            stop(state, NoOffsetError(
                 f"group {options.group!r} has no offset for {tp}: seek it, or set offset_reset "
                 "to earliest or latest"
             ))  # fmt: skip

@@ -206,6 +206,11 @@ class Membership:
                 return Fail(self._error)
 
     @property
+    def failure(self) -> PegelError | None:
+        """Why the group refuses this member for good."""
+        return self._error if self.phase is Phase.FAILED else None
+
+    @property
     def gives_back(self) -> bool:
         """Whether the next step is to give back partitions that are being read."""
         match self.phase:

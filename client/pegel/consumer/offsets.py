@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
 
 from pegel.consumer.coordinator import Coordinator
 from pegel.consumer.heart import Identity
@@ -33,6 +34,7 @@ _FENCED = {
     ErrorCode.REBALANCE_IN_PROGRESS, ErrorCode.STALE_MEMBER_EPOCH,
 }  # fmt: skip
 _RETRY_PAUSE = 0.1
+_OFFSET_MAX = 2**63 - 1
 
 
 async def fetch_offsets(
@@ -180,7 +182,36 @@ async def _commit(
             retriable=code is ErrorCode.REBALANCE_IN_PROGRESS,
         )
     if code is not ErrorCode.NONE:
-        raise broker_error(code, f"commit of group {coordinator.group!r}")
+        where = ", ".join(
+            str(TopicPartition(t.name, p.partition_index))
+            for t in response.topics
+            for p in t.partitions
+            if p.error_code == code
+        )
+        raise broker_error(code, f"commit of group {coordinator.group!r}: {where}")
+
+
+def next_offsets(
+    offsets: Mapping[TopicPartition, int | CommittedOffset],
+) -> dict[TopicPartition, CommittedOffset]:
+    """What a caller wants committed, checked.
+
+    Raises:
+        TypeError, ValueError: what is no offset of a next record; names its partition.
+    """
+    chosen: dict[TopicPartition, CommittedOffset] = {}
+    for key, value in offsets.items():
+        tp = TopicPartition(*key)
+        committed = value if isinstance(value, CommittedOffset) else CommittedOffset(value)
+        offset: object = committed.offset
+        if not isinstance(offset, int) or isinstance(offset, bool):
+            raise TypeError(
+                f"{tp}: an offset is an int or a CommittedOffset, not {type(offset).__name__}"
+            )
+        if not 0 <= offset <= _OFFSET_MAX:
+            raise ValueError(f"{tp}: offsets to commit are 0 to {_OFFSET_MAX}, not {offset}")
+        chosen[tp] = committed
+    return chosen
 
 
 def _commit_error(response: OffsetCommitResponse) -> int:
@@ -206,7 +237,7 @@ class AutoCommit:
         self._commit, self._on_error = commit, on_error
         self._finished: dict[TopicPartition, CommittedOffset] = {}
         self._under_way: dict[TopicPartition, CommittedOffset] = {}
-        self._turn = asyncio.Lock()
+        self.turn = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -234,14 +265,10 @@ class AutoCommit:
             async with asyncio.timeout(timeout):
                 if self._task is not None:  # it tries again and again
                     await asyncio.wait([self._task])
-                while self._finished or self._turn.locked():
+                while self._finished or self.turn.locked():
                     await self._commit_finished()
         except TimeoutError:
-            raise CommitFailedError(
-                f"no commit within {timeout:.3g} s; what was read since the last one may be read "
-                "again",
-                ErrorCode.REQUEST_TIMED_OUT,
-            ) from None
+            raise not_in_time(timeout) from None
 
     async def close(self) -> None:
         self._closed = True
@@ -268,7 +295,7 @@ class AutoCommit:
 
     async def _commit_finished(self) -> None:
         """One commit; what a later one may yet bring through is put back."""
-        async with self._turn:
+        async with self.turn:
             offsets, self._finished = self._finished, {}
             if not offsets:
                 return
@@ -289,3 +316,37 @@ class AutoCommit:
             _log.warning("%s", error)
         else:
             self._on_error(error)
+
+
+@asynccontextmanager
+async def by_hand(
+    auto: AutoCommit | None, partitions: Iterable[TopicPartition], timeout: float
+) -> AsyncIterator[float]:
+    """Inside ``partitions`` are committed by hand: no older commit of them comes after that.
+
+    Gives what is left of the time.
+
+    Raises:
+        CommitFailedError: the commit that is under way took all of it.
+    """
+    if auto is None:
+        yield timeout
+        return
+    ends = asyncio.get_running_loop().time() + timeout
+    try:
+        async with asyncio.timeout(timeout):
+            await auto.turn.acquire()
+    except TimeoutError:
+        raise not_in_time(timeout) from None
+    try:
+        yield max(0.0, ends - asyncio.get_running_loop().time())
+        auto.forget(partitions)
+    finally:
+        auto.turn.release()
+
+
+def not_in_time(timeout: float) -> CommitFailedError:
+    return CommitFailedError(
+        f"no commit within {timeout:.3g} s; what was read since the last one may be read again",
+        ErrorCode.REQUEST_TIMED_OUT,
+    )

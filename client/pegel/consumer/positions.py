@@ -31,10 +31,10 @@ class Positions:
         subscription: Subscription,
         options: ConsumerOptions,
         wake: Callable[[], None],
-        fail: Callable[[PegelError], None],
+        stop: Callable[[PartitionState, PegelError], None],
     ) -> None:
         self._cluster, self._subscription, self._options = cluster, subscription, options
-        self._wake, self._fail = wake, fail
+        self._wake, self._stop = wake, stop
         self._loop = asyncio.get_running_loop()
         self._tasks: dict[asyncio.Task[None], None] = {}
 
@@ -49,7 +49,7 @@ class Positions:
         checks: dict[Endpoint, list[PartitionState]] = {}
         view = self._cluster.metadata.view
         for state in self._subscription.states.values():
-            if state.looking_up:
+            if state.looking_up or state.stopped is not None:
                 continue
             if state.retry_at > now:
                 next_time = min(next_time, state.retry_at)
@@ -84,14 +84,14 @@ class Positions:
         """The leader's log parts from what was read at ``end_offset``; -1: it cannot tell."""
         tp, read_to = state.topic_partition, state.fetch_offset
         if self._options.offset_reset == "none":
-            state.paused = True
             state.checked_epoch = state.fetched_epoch
             where = "an offset that it cannot tell" if end_offset < 0 else f"offset {end_offset}"
-            self._fail(
+            self._stop(
+                state,
                 LogTruncationError(
                     f"{tp}: records were read up to offset {read_to}, but the leader's log differs "
                     f"from {where} on: an unclean election lost them. Seek to go on"
-                )
+                ),
             )
         elif end_offset >= 0:
             state.seek(min(end_offset, read_to))
@@ -196,9 +196,7 @@ class Positions:
         for state in states:
             state.on_trouble(now, self._cluster.retry_pause(state.attempts))
             if not error.retriable:
-                state.paused = True
-        if not error.retriable:
-            self._fail(error)
+                self._stop(state, error)
         self._cluster.metadata.request_refresh()
 
 

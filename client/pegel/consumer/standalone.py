@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pegel.cluster import Cluster
 from pegel.config import ConsumerOptions
 from pegel.consumer.coordinator import Coordinator
-from pegel.consumer.offsets import AutoCommit, commit_offsets, fetch_offsets
+from pegel.consumer.offsets import AutoCommit, by_hand, commit_offsets, fetch_offsets
 from pegel.errors import PegelError
 from pegel.types import CommittedOffset, TopicPartition
 
@@ -23,6 +23,7 @@ class StandaloneGroup:
     """
 
     wants_rest = False
+    failure: PegelError | None = None
 
     def __init__(
         self, cluster: Cluster, options: ConsumerOptions, fail: Callable[[Exception], None]
@@ -51,6 +52,12 @@ class StandaloneGroup:
         self, offsets: Mapping[TopicPartition, CommittedOffset], timeout: float
     ) -> None:
         """Raises CommitFailedError (the group has members), PegelError."""
+        async with by_hand(self._auto, offsets, timeout) as left:
+            await self._commit(offsets, left)
+
+    async def _commit(
+        self, offsets: Mapping[TopicPartition, CommittedOffset], timeout: float
+    ) -> None:
         await commit_offsets(self._coordinator, offsets, None, timeout=timeout)
 
     async def committed(
@@ -61,7 +68,7 @@ class StandaloneGroup:
     def _start_commit(
         self, offsets: Mapping[TopicPartition, CommittedOffset]
     ) -> asyncio.Task[None]:
-        work = self.commit(offsets, self._cluster.options.request_timeout)
+        work = self._commit(offsets, self._cluster.options.request_timeout)
         return asyncio.get_running_loop().create_task(work)
 
     async def close(self, timeout: float) -> None:

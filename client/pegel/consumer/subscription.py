@@ -10,6 +10,7 @@ import itertools
 import uuid
 from collections.abc import Iterable
 
+from pegel.errors import PegelError
 from pegel.types import TopicPartition
 
 UNKNOWN = -1
@@ -30,6 +31,7 @@ class PartitionState:
         position_epoch: leader epoch of the last batch handed to the reader.
         generation: another after each seek; what was fetched under an earlier one is dropped.
         max_bytes: of one response; grows when a batch is larger.
+        stopped: why it is not fetched until somebody seeks or resumes it; ``None``: it is.
         read_replica: node to fetch from instead of the leader (KIP-392), until a time.
     """
 
@@ -37,7 +39,7 @@ class PartitionState:
         "attempts", "buffered_bytes", "checked_epoch", "fetch_offset", "fetched_epoch",
         "generation", "high_watermark", "last_stable_offset", "log_start_offset", "looking_up",
         "max_bytes", "paused", "position", "position_epoch", "read_replica",
-        "read_replica_until", "reset_time", "retry_at", "topic_id", "topic_partition",
+        "read_replica_until", "reset_time", "retry_at", "stopped", "topic_id", "topic_partition",
     )  # fmt: skip
 
     def __init__(
@@ -55,6 +57,7 @@ class PartitionState:
         self.buffered_bytes = 0
         self.max_bytes = max_bytes
         self.paused = False
+        self.stopped: PegelError | None = None
         self.high_watermark = UNKNOWN
         self.last_stable_offset = UNKNOWN
         self.log_start_offset = UNKNOWN
@@ -71,6 +74,7 @@ class PartitionState:
         self.fetch_offset = self.position = offset
         self.fetched_epoch = self.position_epoch = epoch
         self.reset_time = None
+        self.stopped = None
         self.retry_at = 0.0
         self.attempts = 0
 
@@ -80,6 +84,7 @@ class PartitionState:
         self.fetch_offset = self.position = UNKNOWN
         self.fetched_epoch = self.position_epoch = UNKNOWN
         self.reset_time = time
+        self.stopped = None
         self.retry_at = 0.0
 
     def needs_check(self, leader_epoch: int) -> bool:

@@ -45,6 +45,8 @@ class Consumer:
     def close(self, timeout: float = _CLOSE_TIMEOUT) -> None:
         """Stop reading; a group member commits what is finished and leaves its group.
 
+        By record that is all before the record in hand, by batch all before the batch in hand.
+
         Waits for the coordinator, and no longer than ``timeout`` seconds.
         """
         return self._portal.call(self._inner.close(timeout))
@@ -74,29 +76,43 @@ class Consumer:
         return self._portal.call(self._inner.wait_for_assignment(timeout))
 
     def __iter__(self) -> Iterator[ConsumerRecord]:
-        return self
+        """Records without end. Each loop begins with the record that one before it had in hand."""
+        loop = object()
+        while True:
+            # A record of the batch at hand costs no way into the other thread.
+            record = self._inner.next_of_batch(loop)
+            if record is None:
+                record = self._portal.call(self._inner.next_record(loop))
+            yield record
 
     def __next__(self) -> ConsumerRecord:
-        # A record of the batch at hand costs no way into the other thread.
+        """The next record, asked for by hand: the one before is finished."""
         record = self._inner.next_of_batch()
         return self._portal.call(self._inner.__anext__()) if record is None else record
 
     def batches(self) -> Iterator[ConsumerBatch]:
-        """Batches of records without end, the fast path."""
+        """Batches of records without end, the fast path.
+
+        A batch is finished when the loop asks for the next one. Each loop begins with the batch
+        that one before it had in hand when it was left.
+        """
+        loop = object()
         while True:
-            batch = self.next_batch()
+            batch = self._portal.call(self._inner.read(None, loop))
             assert batch is not None
             yield batch
 
     def next_batch(self, timeout: float | None = None) -> ConsumerBatch | None:
         """The next batch, or ``None`` if there is none within ``timeout`` seconds.
 
-        To call it says that the batch before is finished.
+        To call it says that the batch or record that the call before returned is finished. What
+        a loop had in hand is not: it comes first, again.
 
         Raises:
-            OffsetOutOfRangeError, LogTruncationError, NoOffsetError: with ``offset_reset="none"``.
+            OffsetOutOfRangeError, LogTruncationError, NoOffsetError: with ``offset_reset="none"``,
+                at each call until that partition is sought (or paused, to read on without it).
             GroupError: the group does not take this consumer (any more).
-            CorruptResponseError: what the broker sent breaks the format.
+            CorruptResponseError: what the broker sent breaks the format; seek past it.
             BrokerError: the partition cannot be read. ClosedError: the consumer is closed.
         """
         return self._portal.call(self._inner.next_batch(timeout))
@@ -104,9 +120,11 @@ class Consumer:
     def commit(self, offsets: Offsets | None = None, *, timeout: float | None = None) -> None:
         """Have the group keep where this consumer is, or the given offsets of next records.
 
-        Without ``offsets`` everything that was handed out counts as finished.
+        Without ``offsets`` everything that was handed out counts as finished, with the batch or
+        record in hand; a loop that is left then is not handed it again.
 
         Raises:
+            TypeError, ValueError: what is no offset of a next record (they begin at 0).
             CommitFailedError: the group went on without this consumer; what was read since the
                 last commit is read again by others.
             ValueError: no group, or ``commit="none"``. PegelError: not committed.
@@ -177,7 +195,7 @@ class Consumer:
         return self._portal.run(self._inner.pause, *partitions)
 
     def resume(self, *partitions: TopicPartition | tuple[str, int]) -> None:
-        """Fetch them again."""
+        """Fetch them again, also those that an error stopped."""
         return self._portal.run(self._inner.resume, *partitions)
 
     def assign(self, partitions: Iterable[TopicPartition | tuple[str, int]]) -> None:

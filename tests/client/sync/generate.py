@@ -91,18 +91,26 @@ BODIES = {
     "Consumer.batches": '''
         def batches(self) -> Iterator[ConsumerBatch]:
             DOC
+            loop = object()
             while True:
-                batch = self.next_batch()
+                batch = self._portal.call(self._inner.read(None, loop))
                 assert batch is not None
                 yield batch
     ''',
     "Consumer.__aiter__": '''
         def __iter__(self) -> Iterator[ConsumerRecord]:
-            return self
+            DOC
+            loop = object()
+            while True:
+                # A record of the batch at hand costs no way into the other thread.
+                record = self._inner.next_of_batch(loop)
+                if record is None:
+                    record = self._portal.call(self._inner.next_record(loop))
+                yield record
     ''',
     "Consumer.__anext__": '''
         def __next__(self) -> ConsumerRecord:
-            # A record of the batch at hand costs no way into the other thread.
+            DOC
             record = self._inner.next_of_batch()
             return self._portal.call(self._inner.__anext__()) if record is None else record
     ''',
@@ -136,7 +144,7 @@ BODIES = {
     ''',
 }  # fmt: skip
 # Of use to this package alone.
-LEFT_OUT = {"next_of_batch", "__repr__"}
+LEFT_OUT = {"next_of_batch", "next_record", "read", "__repr__"}
 DUNDERS = {"__aenter__", "__aexit__", "__aiter__", "__anext__"}
 
 

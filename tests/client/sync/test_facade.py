@@ -89,6 +89,7 @@ def test_everything_once_through() -> None:
             consumer.commit()
             batch = next(iter(consumer.batches()))
             assert list(batch.values) == [b"two", b"three"]
+            consumer.commit()
         assert client.admin.group_offsets("g") == {
             TopicPartition("t", i): consumer_offset
             for i, consumer_offset in enumerate([(2, 0, ""), (2, 0, "")])
