@@ -274,6 +274,11 @@ class AsyncClient:
             check_topic_name(name)
         for tp in assigned:
             check_partition_number(tp.partition)
+        for what, hook in [
+            ("on_assigned", on_assigned), ("on_revoked", on_revoked), ("on_lost", on_lost)
+        ]:  # fmt: skip
+            if hook is not None and not callable(hook):
+                raise TypeError(f"{what} is a function of a list of partitions, not {hook!r}")
         hooks = Hooks(on_assigned, on_revoked, on_lost)
         hearts = self._member_hearts() if group is not None and topics else None
         return Consumer(self._cluster, topics, assigned, options, hooks, hearts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from pegel.credentials import Credentials
 from pegel.record import Codec
@@ -82,12 +82,18 @@ class ClientOptions:
         _check_texts(self, "client_id")
 
 
+# The size of a text in Kafka's protocol and records is an int16.
+TEXT_MAX_BYTES = 32_767
+
+
 def _check_texts(options: object, *names: str) -> None:
     """What is sent again and again as text must be some: a request could not be written."""
     for name in names:
         value = getattr(options, name)
         if value is not None and not isinstance(value, str):
             raise TypeError(f"{name} is text, not {type(value).__name__}: {value!r}")
+        if value is not None and (size := len(value.encode())) > TEXT_MAX_BYTES:
+            raise ValueError(f"{name} has at most {TEXT_MAX_BYTES} bytes, not {size}")
 
 
 # Lowest and highest level; the ranges of Kafka's producer (KIP-390), gzip's with 0 (stored).
@@ -229,9 +235,17 @@ class ConsumerOptions:
         if min(self.fetch_bytes, self.partition_fetch_bytes, self.prefetch_bytes) <= 0:
             raise ValueError("fetch_bytes, partition_fetch_bytes and prefetch_bytes are positive")
 
+        if self.max_wait < 0 or self.min_bytes < 0:
+            raise ValueError("max_wait and min_bytes are not negative")
+
     def _check_group(self) -> None:
         if self.group == "":
             raise ValueError("a group has a name")
+        known = get_args(AssignorName)
+        if not self.assignors or any(name not in known for name in self.assignors):
+            raise ValueError(
+                f"assignors are one or more of {', '.join(known)}, not {self.assignors!r}"
+            )
         if self.commit not in {"batch", "manual", "none"}:
             raise ValueError(f"commit is batch, manual or none, not {self.commit!r}")
         if self.instance_id is not None and not (self.group and self.instance_id):

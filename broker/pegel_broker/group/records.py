@@ -27,9 +27,16 @@ FLEXIBLE_FROM = 4
 # Members of a group, in one record.
 MAX_ELEMENTS = 1_000_000
 NO_EXPIRY = -1
+# Of a text in these records: its size is an int16. A request of today's versions can hold more.
+STRING_MAX_BYTES = 32_767
 
 _INT16 = struct.Struct(">h")
 _DECODE_ERRORS = (struct.error, IndexError, ValueError, OverflowError)
+
+
+def is_too_long(text: str) -> bool:
+    """Whether no record can hold it."""
+    return len(text.encode()) > STRING_MAX_BYTES
 
 
 class RecordError(ValueError):

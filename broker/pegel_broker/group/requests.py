@@ -26,9 +26,18 @@ from pegel_broker.group.states import State, StaticRejoin, join_refused
 KNOWS_MEMBER_ID_REQUIRED = 4
 KNOWS_SKIP_ASSIGNMENT = 9
 
+# Of the client's name, so that the id is a string that a record can hold, whatever its bytes.
+_PREFIX_MAX = 255
+
+
+def kept_texts(request: JoinGroupRequest) -> list[str]:
+    """What of a request is kept in the group's record."""
+    names = [p.name for p in request.protocols]
+    return [request.protocol_type, request.member_id, request.group_instance_id or "", *names]
+
 
 def new_member_id(random: Random, prefix: str) -> str:
-    return f"{prefix}-{uuid.UUID(int=random.getrandbits(128), version=4)}"
+    return f"{prefix[:_PREFIX_MAX]}-{uuid.UUID(int=random.getrandbits(128), version=4)}"
 
 
 # -- JoinGroup

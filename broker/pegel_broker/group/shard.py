@@ -26,6 +26,7 @@ from pegel_broker.group.records import (
     OffsetCommitValue,
     OffsetRecord,
     group_record,
+    is_too_long,
     offset_record,
     read_record,
 )
@@ -213,8 +214,10 @@ class GroupShard:
         timeout, options = request.session_timeout_ms, self.options
         group = self.groups.get(request.group_id)
         error = ErrorCode.NONE
-        if not request.group_id:
+        if not request.group_id or is_too_long(request.group_id):
             error = ErrorCode.INVALID_GROUP_ID
+        elif any(map(is_too_long, requests.kept_texts(request))):
+            error = ErrorCode.INVALID_REQUEST
         elif not options.session_timeout_min_ms <= timeout <= options.session_timeout_max_ms:
             error = ErrorCode.INVALID_SESSION_TIMEOUT
         elif group is None and request.member_id:
@@ -279,7 +282,7 @@ class GroupShard:
         """Answered by a tuple with an ErrorCode for each of ``offsets``."""
         effects = Effects()
         group = self.groups.get(request.group_id)
-        if not request.group_id:
+        if not request.group_id or is_too_long(request.group_id):
             error = ErrorCode.INVALID_GROUP_ID
         elif group is not None:
             error = requests.may_commit(group, now, request)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from random import Random
 
 import pytest
 
@@ -14,6 +15,8 @@ from pegel_broker.group.options import (
     NEW_MEMBER_JOIN_TIMEOUT,
     GroupOptions,
 )
+from pegel_broker.group.records import STRING_MAX_BYTES, is_too_long
+from pegel_broker.group.requests import new_member_id
 from tests.broker.group.harness import GROUP, NO_DELAY, Call, Coordinator, subscription
 
 
@@ -264,6 +267,22 @@ def test_the_session_timeout_has_bounds(session_ms: int) -> None:
 
 def test_a_group_needs_an_id() -> None:
     assert Coordinator().ask_join(group="").answer.error_code == ErrorCode.INVALID_GROUP_ID
+
+
+def test_what_no_record_can_hold_is_refused() -> None:
+    """The encoder of the record failed, and the connection was closed without a word."""
+    longest, longer = "ü" * (STRING_MAX_BYTES // 2), "ü" * (STRING_MAX_BYTES // 2 + 1)
+    c = Coordinator()
+    assert c.ask_join(group=longer).answer.error_code == ErrorCode.INVALID_GROUP_ID
+    assert c.commit_offset(1, group=longer).answer == (ErrorCode.INVALID_GROUP_ID,)
+    assert c.commit_offset(1, group=longest).answer == (ErrorCode.NONE,)
+    for asked in (
+        c.ask_join(instance=longer), c.ask_join(protocol_type=longer),
+        c.ask_join(protocols={longer: b""}),
+    ):  # fmt: skip
+        assert asked.answer.error_code == ErrorCode.INVALID_REQUEST
+    for id_of_client in (longest, "x"):
+        assert not is_too_long(new_member_id(Random(1), id_of_client))
 
 
 def test_a_protocol_named_twice_counts_once() -> None:

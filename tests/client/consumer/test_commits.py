@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from pegel.client import AsyncClient
@@ -64,3 +66,29 @@ def test_a_member_that_knows_that_it_is_fenced_hands_out_nothing_more(by_record:
             await old.close()
 
     run(body)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"group": "x" * 32_768}, "group has at most 32767 bytes, not 32768"),
+        ({"instance_id": "x" * 40_000}, "instance_id has at most 32767 bytes"),
+        ({"assignors": ("foo",)}, "assignors are one or more of range, .*cooperative-sticky"),
+        ({"assignors": ()}, "assignors are one or more"),
+        ({"max_wait": -1}, "max_wait"),
+        ({"on_assigned": 5}, "on_assigned is a function"),
+        ({"on_lost": "x"}, "on_lost is a function"),
+    ],
+)
+def test_arguments_are_checked_before_anything_is_sent(
+    options: dict[str, object], says: str
+) -> None:
+    async def main() -> None:
+        async with AsyncClient("127.0.0.1:1") as client:
+            with pytest.raises((ValueError, TypeError), match=says):
+                member(client, **options)
+            for topics in ([["py"]], [b"py"]):
+                with pytest.raises(TypeError, match="topic"):
+                    client.consumer(*topics)  # type: ignore[arg-type]
+
+    asyncio.run(main())
