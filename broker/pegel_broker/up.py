@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import shutil
 import signal
 import sys
 import time
@@ -133,13 +134,14 @@ def up(
     from pegel_broker.run import run_node  # noqa: F401 (imported once, before the forks)
 
     directory = Path(data_dir).absolute()
+    made = not directory.exists()
     directory.mkdir(parents=True, exist_ok=True)
     claimed = claim(directory)
-    if sasl:
-        require_login(directory)
-    layout = plan(directory, brokers, arbiters, observers, base_port)
     configs = {}
     try:
+        if sasl:
+            require_login(directory)
+        layout = plan(directory, brokers, arbiters, observers, base_port)
         names = [rack.strip() for rack in racks.split(",") if rack.strip()]
         for node_id in layout.nodes:
             own = [f"broker.rack={names[(node_id - 1) % len(names)]}"] if names else []
@@ -147,8 +149,12 @@ def up(
             (directory / f"node-{node_id}").mkdir(exist_ok=True)
             (directory / f"node-{node_id}" / "server.properties").write_text(text)
             configs[node_id] = node_config(parse_properties(text))
-    except NodeConfigError as error:
-        raise click.UsageError(str(error)) from None
+    except (NodeConfigError, click.ClickException) as error:
+        if made:  # no cluster ever ran there
+            shutil.rmtree(directory)
+        raise (
+            click.UsageError(str(error)) if isinstance(error, NodeConfigError) else error
+        ) from None
     cluster = _Cluster(directory, claimed, log_level, log_format)
     if until_eof:
         cluster.input = sys.stdin.fileno()

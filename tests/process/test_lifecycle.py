@@ -237,6 +237,7 @@ def test_wrong_usage_is_told_in_one_line(
     done = _pegel(*(a.format(tmp_path / "data") for a in arguments))
     assert said in _refusal(done)
     assert done.returncode == 2
+    assert not (tmp_path / "data").exists(), "left behind"
 
 
 def test_a_number_of_brokers_that_the_directory_does_not_hold(tmp_path: Path) -> None:

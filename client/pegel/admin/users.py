@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from pegel.admin.base import AdminBase
 from pegel.admin.types import UserCredential, UserDescription
-from pegel.errors import broker_error
+from pegel.errors import BrokerError, broker_error
 from pegel.protocol.errors import ErrorCode
 from pegel.protocol.messages.alter_user_scram_credentials import (
     AlterUserScramCredentialsRequest,
@@ -98,7 +98,12 @@ class UserAdmin(AdminBase):
         Raises:
             BrokerError: there is no such user.
         """
-        known = await self.describe_users([name], timeout=timeout)
+        try:
+            known = await self.describe_users([name], timeout=timeout)
+        except BrokerError as error:
+            if error.code is not ErrorCode.RESOURCE_NOT_FOUND:
+                raise
+            raise broker_error(error.code, f"user {name!r}", "there is no such user") from None
         for credential in (c for user in known for c in user.credentials):
             mechanism = Mechanism.of(credential.mechanism)
             change = ScramCredentialDeletion(name=name, mechanism=mechanism)

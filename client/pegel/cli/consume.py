@@ -85,14 +85,14 @@ def consume(
 
     async def work() -> None:
         async with connect(bootstrap, timeout) as client:
-            consumer = client.consumer(
-                *(() if partition else (topic,)),
-                partitions=[(topic, p) for p in partition] or None,
-                group=group,
-                offset_reset="earliest" if from_beginning else "latest",
-                isolation="read_committed" if committed else "read_uncommitted",
-            )
             with arguments_checked():
+                consumer = client.consumer(
+                    *(() if partition else (topic,)),
+                    partitions=[(topic, p) for p in partition] or None,
+                    group=group,
+                    offset_reset="earliest" if from_beginning else "latest",
+                    isolation="read_committed" if committed else "read_uncommitted",
+                )
                 await consumer.start()
             async with consumer:
                 await _seek(consumer, offset, timestamp)

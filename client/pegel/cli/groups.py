@@ -17,7 +17,21 @@ if TYPE_CHECKING:
     from pegel.client import AsyncClient
     from pegel.types import CommittedOffset, TopicPartition
 
+# Of Kafka's classic and new groups.
+_STATES = ("Stable", "Empty", "PreparingRebalance", "CompletingRebalance", "Dead",
+           "Assigning", "Reconciling")  # fmt: skip
 _COLORS = {"Stable": "green", "Empty": "yellow", "Dead": "red"}
+
+
+def _known_states(
+    _context: click.Context, _option: click.Parameter, given: Sequence[str]
+) -> tuple[str, ...]:
+    """As brokers spell them: they answer one that is none with no groups."""
+    spelt = {state.lower(): state for state in _STATES}
+    for state in given:
+        if state.lower() not in spelt:
+            raise click.BadParameter(f"{state!r} is none of {', '.join(_STATES)}")
+    return tuple(spelt[state.lower()] for state in given)
 
 
 @click.group()
@@ -34,7 +48,14 @@ def groups() -> None:
 
 @groups.command("list")
 @cluster_options
-@click.option("--state", "states", multiple=True, metavar="STATE", help="Stable, Empty, …")
+@click.option(
+    "--state",
+    "states",
+    multiple=True,
+    metavar="STATE",
+    callback=_known_states,
+    help="Only groups in this state (Stable, Empty, …); may be repeated.",
+)
 @json_option()
 def list_groups(bootstrap: str, timeout: float, states: tuple[str, ...], as_json: bool) -> None:
     """List groups.
@@ -174,9 +195,20 @@ def reset_offsets(
             after = await _targets(client, partitions, before, time, to_offset, shift_by, timeout)
             if execute:
                 await client.admin.alter_group_offsets(name, after, timeout=timeout)
-        _report(name, before, after, execute, as_json)
+            members = 0 if execute else await _members(client, name, timeout)
+        _report(name, before, after, execute, members, as_json)
 
     run(work())
+
+
+async def _members(client: AsyncClient, name: str, timeout: float) -> int:
+    """How many a group has; 0 where there is no such group."""
+    from pegel.errors import GroupNotFoundError
+
+    try:
+        return len((await client.admin.describe_group(name, timeout=timeout)).members)
+    except GroupNotFoundError:
+        return 0
 
 
 async def _chosen(
@@ -246,11 +278,12 @@ def _report(
     before: Mapping[TopicPartition, CommittedOffset],
     after: Mapping[TopicPartition, int],
     executed: bool,
+    members: int,
     as_json: bool,
 ) -> None:
     old = {tp: before[tp].offset if tp in before else None for tp in after}
     if as_json:
-        print_json({"group": name, "executed": executed, "offsets": [
+        print_json({"group": name, "executed": executed, "members": members, "offsets": [
             {"topic": tp.topic, "partition": tp.partition, "before": old[tp], "after": offset}
             for tp, offset in sorted(after.items())
         ]})  # fmt: skip
@@ -261,7 +294,12 @@ def _report(
         change = "" if known is None else f"{offset - known:+d}"
         rows.append([tp.topic, tp.partition, known, offset, change])
     print_table(["topic", "partition", "before", "after", "change"], rows, right=(1, 2, 3, 4))
-    if not executed:
+    if executed:
+        click.echo(f"done: group {name} goes on there, in {len(after)} partitions")
+    elif members:
+        click.echo(f"nothing was changed; group {name} has {members} members now: stop them, "
+                   "or --execute will be refused")  # fmt: skip
+    else:
         click.echo("nothing was changed; add --execute to do it")
 
 

@@ -71,7 +71,8 @@ def _login_options(function: F) -> F:
         envvar="PEGEL_PASSWORD_FILE",
         expose_value=False,
         callback=_keep,
-        help=f"Its first line is the password. Else it is {_PASSWORD_VARIABLE}, or asked for.",
+        help="Its first line is the password. Also from PEGEL_PASSWORD_FILE. Without it the "
+        f"password is {_PASSWORD_VARIABLE}, or asked for; where both are set the file wins.",
     )(function)
     return click.option(
         "--user",
@@ -182,6 +183,9 @@ def run(work: Coroutine[None, None, None], *, interrupt_code: int = 1) -> None:
         sys.exit(interrupt_code)
     except BrokenPipeError:
         leave_broken_pipe()
+    except OSError as error:  # a full disk, as a rule; the network's have names of their own
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        fail(f"the output cannot be written: {error.strerror or error}")
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -51,7 +51,8 @@ _DELIVERY_TIMEOUT_MIN = 600.0
 @click.option(
     "--json-lines",
     is_flag=True,
-    help="Each line is a record as `pegel consume --json` prints it: key, value, headers, …",
+    help="Each line is a record as `pegel consume --json` prints it: key, value, headers, "
+    "partition (unless --partition says so), timestamp.",
 )
 @click.option("-p", "--partition", type=click.IntRange(min=0), help="Default: by key, else evenly.")
 @click.option(
@@ -116,12 +117,18 @@ def produce(
                 delivery_timeout=max(timeout, _DELIVERY_TIMEOUT_MIN),
             )
             job = _Job(producer, topic, partition, split)
+            interrupted = False
             try:
                 await _unless_stuck(job, job.write(lines), timeout)
+            except asyncio.CancelledError:
+                interrupted = True
+                raise
             finally:
                 job.hide_progress()
                 with suppress(PegelError):  # that of the writing is the one to see
                     await producer.close(timeout=job.patience)
+                if interrupted:
+                    await job.tell_interrupted()
         job.report(as_json)
 
     run(work())
@@ -171,7 +178,10 @@ class _Lines:
         self._loop = asyncio.get_running_loop()
         self._chunks: asyncio.Queue[bytes] = asyncio.Queue()
         self._room = threading.Semaphore(_CHUNKS_AHEAD)
-        self._rest = b""
+        # The line that has not ended, in the pieces in which it came.
+        self._rest: list[bytes] = []
+        self._rest_size = 0
+        self._before = 0
         threading.Thread(target=self._read, name="stdin", daemon=True).start()
 
     def _read(self) -> None:
@@ -190,17 +200,34 @@ class _Lines:
                 return  # the command ended
 
     async def next(self) -> list[bytes]:
-        """More whole lines, without their ends; empty at the end of the input."""
+        """More whole lines, without their ends; empty at the end of the input.
+
+        Raises:
+            RecordTooLargeError: a line is longer than a record can be; it is not read to its end.
+        """
+        from pegel.config import MAX_BATCH_BYTES
+        from pegel.errors import RecordTooLargeError
+
         while True:
             chunk = await self._chunks.get()
             self._room.release()
             if not chunk:
-                rest, self._rest = self._rest, b""
+                rest, self._rest = b"".join(self._rest), []
                 self._chunks.put_nowait(b"")
                 return [rest] if rest else []
-            lines = (self._rest + chunk).split(b"\n")
-            self._rest = lines.pop()
+            first, *lines = chunk.split(b"\n")
+            self._rest.append(first)
+            self._rest_size += len(first)
+            if self._rest_size > MAX_BATCH_BYTES:
+                raise RecordTooLargeError(
+                    f"line {self._before + 1} is longer than {MAX_BATCH_BYTES} bytes, "
+                    "and more do not fit in a request"
+                )
             if lines:
+                lines.insert(0, b"".join(self._rest))
+                self._rest = [lines.pop()]
+                self._rest_size = len(self._rest[0])
+                self._before += len(lines)
                 return [line.removesuffix(b"\r") for line in lines]
 
 
@@ -223,7 +250,7 @@ class _Job:
             columns = self._split(chunk, self.lines)
             self.lines += len(chunk)
             self.size += sum(map(len, chunk))
-            self._unchecked.append(await self._send(columns))
+            await self._send(columns)
             while self._unchecked and (
                 self._unchecked[0].done or len(self._unchecked) > _UNCHECKED_CALLS
             ):
@@ -233,15 +260,46 @@ class _Job:
             await self._check()
             self._show_progress()
 
-    async def _send(self, columns: Columns) -> ManyDelivery:
+    async def _send(self, columns: Columns) -> None:
+        """One call for each partition that the records name, or for all of them."""
+        if self._partition is not None or columns.partitions is None:
+            await self._send_to(self._partition, columns)
+            return
+        chosen: dict[int | None, list[int]] = {}
+        for index, partition in enumerate(columns.partitions):
+            chosen.setdefault(partition, []).append(index)
+        for partition, indexes in chosen.items():
+            await self._send_to(partition, columns.of(indexes))
+
+    async def _send_to(self, partition: int | None, columns: Columns) -> None:
+        timestamps = columns.timestamps
+        now = time.time_ns() // 1_000_000
         with arguments_checked():
-            return await self._producer.send_many_soon(
-                self._topic,
-                columns.values,
-                keys=columns.keys,
-                headers=columns.headers,
-                partition=self._partition,
+            self._unchecked.append(
+                await self._producer.send_many_soon(
+                    self._topic,
+                    columns.values,
+                    keys=columns.keys,
+                    headers=columns.headers,
+                    partition=partition,
+                    timestamps=None
+                    if timestamps is None
+                    else [now if t is None else t for t in timestamps],
+                )
             )
+
+    async def tell_interrupted(self) -> None:
+        """After Ctrl-C, and after what was on its way had its time."""
+        from pegel.errors import PegelError
+
+        for delivery in self._unchecked:
+            with suppress(PegelError):
+                self.acknowledged += (await delivery).count
+        click.echo(
+            f"pegel: interrupted; {self.acknowledged:,} records were acknowledged, "
+            "others may have been written",
+            err=True,
+        )
 
     def oldest_unacknowledged(self) -> ManyDelivery | None:
         return next((d for d in self._unchecked if not d.done), None)

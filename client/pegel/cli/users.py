@@ -45,7 +45,7 @@ def list_users(bootstrap: str, timeout: float, as_json: bool) -> None:
         async with connect(bootstrap, timeout) as client:
             found = await client.admin.describe_users(timeout=timeout)
         if as_json:
-            print_json([_document(user) for user in found])
+            print_json({"users": [_document(user) for user in found]})
         elif not found:
             click.echo("there are no users; add one with `pegel users add NAME`")
         else:

@@ -9,6 +9,7 @@ import pytest
 
 from pegel.cli.lines import JsonLines, PlainLines
 from pegel.cli.times import show_seconds
+from pegel.errors import PegelError
 from pegel.record import decode_batch, encode_batch
 from pegel.types import TopicPartition
 from tests.client.cli.harness import pegel, run, start
@@ -49,7 +50,7 @@ def test_a_group_consumes_is_described_moved_and_deleted() -> None:
             "--execute", "--json",
         )  # fmt: skip
         assert json.loads(out) == {
-            "group": "g", "executed": True,
+            "group": "g", "executed": True, "members": 0,
             "offsets": [{"topic": "t", "partition": 1, "before": 5, "after": 3}],
         }  # fmt: skip
         assert (offsets[T0][0], offsets[T1][0]) == (5, 3)
@@ -173,9 +174,9 @@ def test_lines_become_columns() -> None:
     keyed = PlainLines(b":", (("h", b"1"),))([b"k:v:w"], 0)
     assert (keyed.keys, keyed.values, keyed.headers) == ([b"k"], [b"v:w"], [(("h", b"1"),)])
     for bad in (b"1", b"{}", b'{"value_base64": "x"}', b'{"value": 1, "headers": [1]}'):
-        with pytest.raises(SystemExit):
+        with pytest.raises(PegelError):
             JsonLines(())([bad], 0)
-    with pytest.raises(SystemExit):
+    with pytest.raises(PegelError):
         PlainLines(b":", ())([b"none"], 0)
 
 
