@@ -279,7 +279,7 @@ class LogDirectory:
 
     def keep_reader(self, segment: Segment, file: File) -> None:
         """Keep ``file`` as the segment's reader; closes the oldest beyond ``MAX_READERS``."""
-        if segment.reader is not None or self.offline is not None:
+        if segment.reader is not None or self.offline is not None or self._closed:
             self.close_file(file)
             return
         segment.reader = file
@@ -294,13 +294,17 @@ class LogDirectory:
             self.close_file(file)
 
     def close_file(self, file: File) -> None:
-        self.reads.submit(file.close)
+        """Close ``file`` after the reads that were queued before; at once where none is left."""
+        if self._closed:  # a read was answered after the queue had ended
+            file.close()
+        else:
+            self.reads.submit(file.close)
 
     def close(self) -> None:
         """Stop the queues, having finished what they hold."""
-        self._closed = True
         for segment in list(self._readers):
             self.drop_reader(segment)
+        self._closed = True
         for queue in (self.writes, self.background, self.reads):
             queue.close()
 

@@ -122,6 +122,29 @@ def test_what_follows_a_removal_is_left_to_the_next_start_where_the_node_stops()
     run(main)
 
 
+def test_a_read_that_is_answered_once_the_directory_is_closed_closes_its_file() -> None:
+    """Seed 301289: the file was to be closed in a queue that had ended."""
+
+    async def main() -> None:
+        harness = Harness()
+        manager = await harness.manager()
+        manager.create("t", 0, TOPIC_ID).append_as_leader(batch(3), 0, NOW)
+        await manager.close()
+        manager = await harness.manager()  # nothing is in memory, no file is open
+        log = manager.get("t", 0)
+        assert log is not None
+        before = harness.disk.open_files
+        harness.queues.named("log-read").hold()
+        reading = log.read(0, 10_000, limit_offset=3)
+        assert isinstance(reading, asyncio.Future)
+        manager._keepers[0].directory.close()  # which ends the read, and its answer comes after
+        assert harness.disk.open_files == before + 1
+        assert (await reading).next_offset == 3
+        assert harness.disk.open_files == before
+
+    run(main)
+
+
 def test_retention_keeps_the_log_start_over_a_restart() -> None:
     async def main() -> None:
         harness = Harness()
