@@ -300,12 +300,20 @@ class ControllerNode:
         await self._committed(self._propose(result))
         if not result.records and not self.raft.lease_valid(self.world.clock.monotonic()):
             # Nothing was committed for it: another controller may have changed what it tells of.
-            try:
-                await self.raft.read_barrier()
-            except RaftError:
-                raise self.not_controller() from None
+            await self.confirm_lead()
         assert result.response is not None
         return result.response
+
+    async def confirm_lead(self) -> None:
+        """Return once nobody else was active when this was called, and all of it is applied.
+
+        Raises:
+            RpcRefusedError: NOT_CONTROLLER.
+        """
+        try:
+            await self.raft.read_barrier()
+        except RaftError:
+            raise self.not_controller() from None
 
     # -- RpcService
 

@@ -97,6 +97,10 @@ class ControllerRequests:
         """Long poll; it says what is applied as well."""
         self._node.controller.on_metadata_applied(request.broker_id, request.applied_index)
         self.check_spread()
+        if request.from_index > self._node.feed.index:
+            # Either this one was held up and another is active, or the log did lose its end. Only
+            # then is the broker to go back.
+            await self._node.confirm_lead()
         entries = self._node.feed.after(request.from_index, request.max_bytes)
         if entries == ():
             await self._node.feed.changed(min(request.max_wait_ms / 1000, MAX_METADATA_WAIT))

@@ -232,6 +232,40 @@ def test_a_controller_that_loses_its_lead_does_not_say_that_it_did_nothing(
     run(tmp_path, test)
 
 
+def test_a_controller_behind_its_broker_sends_it_back_only_if_it_leads(tmp_path: Path) -> None:
+    """Seed 301216: one that was held up, and did not know of the next yet, took a broker back."""
+
+    async def test(cluster: Cluster) -> None:
+        old = await cluster.active()
+        await until(lambda: old.raft.status().commit_index == old.feed.index, "all is applied")
+        ahead = m.MetadataFetchRequest(7, old.feed.index + 5)
+        others = [i for i in cluster.nodes if i != old.node_id]
+        for node_id in others:
+            await cluster.kill(node_id)
+        asked = asyncio.create_task(old.requests.dispatch(ahead))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert not asked.done(), "nobody has confirmed that it leads"
+        for node_id in others:
+            await cluster.start(node_id)
+        answer = await asked  # it does lead: the log has lost its end
+        assert isinstance(answer, m.MetadataFetchResponse)
+        assert answer.snapshot is not None
+        assert answer.snapshot_index == old.feed.index
+
+        for node_id in others:
+            await cluster.kill(node_id)
+        asked = asyncio.create_task(old.requests.dispatch(ahead))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        await cluster.kill(old.node_id)
+        with pytest.raises(RpcRefusedError) as caught:
+            await asked
+        assert caught.value.code == ErrorCode.NOT_CONTROLLER
+
+    run(tmp_path, test)
+
+
 def _listen_in(node: ControllerNode, asked: list[str]) -> None:
     serve = node.serve
 
