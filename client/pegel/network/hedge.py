@@ -57,4 +57,11 @@ async def ask_hedged(
                 shut_out &= isinstance(error, ConnectionFailedError) and error.shut_out
     finally:
         for task in running:
+            task.add_done_callback(_retrieve)  # ClosedError, where the client closes meanwhile
             task.cancel()
+
+
+def _retrieve(task: asyncio.Task[T]) -> None:
+    """Nobody waits for it any more: its error is no news."""
+    if not task.cancelled():
+        task.exception()
