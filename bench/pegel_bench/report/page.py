@@ -135,6 +135,13 @@ def _legend(names: Sequence[str]) -> str:
 
 
 def _plots(workload: str, rows: Sequence[Row], targets: Sequence[str]) -> str:
+    sections = dict.fromkeys(row.case.get("row") for row in rows)
+    if len(sections) > 1:  # of a run that measures many things: each has its own scale
+        return "".join(
+            f"<h3>{escape(str(section))}</h3>"
+            + _plots(workload, [r for r in rows if r.case.get("row") == section], targets)
+            for section in sections
+        )
     if workload == "failover":
         return _failover(rows)
     if workload == "sweep":
@@ -165,7 +172,9 @@ def _bars(rows: Sequence[Row], targets: Sequence[str], figure: str) -> str:
         series.append((target, found))
     unit = {"mb_per_s": "MB/s", "ready_s": "s", "resident_mb": "MB", "after_mb": "MB",
             "idle_cpu_percent": "%", "cpu_ms_per_mb": "ms/MB"}.get(figure, "ms")  # fmt: skip
-    return _legend(shown) + svg.bars([label for _, label in cases], series, unit)
+    section = next(iter(rows)).case.get("row")
+    names = [label.removeprefix(f"row {section}, ") for _, label in cases]
+    return _legend(shown) + svg.bars(names, series, unit)
 
 
 def _curves(rows: Sequence[Row]) -> str:
