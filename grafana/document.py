@@ -33,14 +33,15 @@ _MEASURED = """\
 What is beyond a limit is left out and counted in `pegel_metrics_series_dropped`; the sums stay.
 
 A node with 1,000 replicas, a third of them led, shows 7,138 series: 410 kB, 31 kB compressed. A
-scrape took 6.3 ms of CPU under load (95 %: 4.2 to 7.4) and 7.7 ms on an idle node (5.6 to 12.5),
-sockets and compression included: with one each second, 0.6 % of a core. A page is written on a
-thread, in pieces between which the event loop has its turn: the longest took 1.2 ms, and once, when
-the first page loads what pages are written with, 8 to 10 ms (of which Python lets a loop wait for 5
-at most). What the loop does itself is one answer in each of its turns, however many have asked.
-Records a second with scrapes by those without: 0.995, with an interval of 0.84 to 1.16 on two cores
-with much other work; the CPU is the figure to trust. All by
-`python -m tests.monitoring.measure_scrape`, which takes turns with and without scrapes.
+scrape took 5.0 ms of CPU under load (95 %: 3.8 to 6.9) and 5.6 ms on an idle node (4.7 to 5.9),
+sockets and compression included: with one each second of each of three nodes on two cores, 0.75 %
+of them. A page is written on a thread, in pieces between which the event loop has its turn: the
+longest took 1.5 ms, and the loop was held for 1.8 ms at most with scrapes (1.5 to 2.0) and 0.7
+without (0.6 to 1.8), by the clock; once, when the first page loads what pages are written with,
+for 4.5 ms. What the loop does itself is one answer in each of its turns, however many have asked.
+Records a second with scrapes by those without: 0.995, with an interval of 0.84 to 1.16, on a busy
+machine; the CPU, of a machine with nothing else to do, is the figure to trust. All by `python -m
+tests.monitoring.measure_scrape`, which takes turns with and without scrapes.
 """
 
 # Labels that grow with what a node hosts, and how many of their combinations are shown.
