@@ -14,12 +14,10 @@ from collections.abc import Sequence
 from pegel.record.batch import HEADER_SIZE, BatchHeader, read_header
 from pegel.seams import Disk
 from pegel_broker.log import recovery
-from pegel_broker.log.checkpoints import OFFSET_INDEX_SUFFIX
 from pegel_broker.log.errors import CorruptLogError
-from pegel_broker.log.index import find_position
 from pegel_broker.log.leader_epochs import NO_EPOCH, LeaderEpochs
 from pegel_broker.log.reading import MisreadError, find_batch_end
-from pegel_broker.log.segment import IndexFile, Segment
+from pegel_broker.log.segment import Segment, indexed_position
 
 
 def epochs_are_of_log(
@@ -66,8 +64,8 @@ def epochs_are_of_log(
     return found is None or found[0] == before
 
 
-def epochs_of_log(disk: Disk, segments: Sequence[Segment], log_start_offset: int) -> LeaderEpochs:
-    """The epochs as the headers of all batches tell them; ``dirty``.
+def epochs_of_log(disk: Disk, segments: Sequence[Segment]) -> LeaderEpochs:
+    """The epochs as the headers of all batches tell them.
 
     Raises:
         CorruptLogError: an epoch that goes back, or a batch that is none.
@@ -79,12 +77,7 @@ def epochs_of_log(disk: Disk, segments: Sequence[Segment], log_start_offset: int
             continue
 
         def on_batch(at: int, header: BatchHeader, segment: Segment = segment) -> None:
-            if header.partition_leader_epoch < epochs.latest:
-                raise CorruptLogError(
-                    segment.path(), at,
-                    f"a batch of leader epoch {header.partition_leader_epoch} follows one of "
-                    f"{epochs.latest}",
-                )  # fmt: skip
+            check_epoch_order(segment, at, header, epochs.latest)
             epochs.assign(header.partition_leader_epoch, header.base_offset)
 
         file = disk.open(segment.path())
@@ -97,9 +90,17 @@ def epochs_of_log(disk: Disk, segments: Sequence[Segment], log_start_offset: int
             file.close()
         if end.problem is not None:
             raise CorruptLogError(segment.path(), end.position, end.problem)
-    epochs.truncate_from_start(log_start_offset)
-    epochs.dirty = True
     return epochs
+
+
+def check_epoch_order(segment: Segment, at: int, header: BatchHeader, newest: int) -> None:
+    """Epochs only rise, and no checksum covers that of a header. Raises CorruptLogError."""
+    if header.partition_leader_epoch < newest:
+        raise CorruptLogError(
+            segment.path(),
+            at,
+            f"a batch of leader epoch {header.partition_leader_epoch} follows one of {newest}",
+        )
 
 
 def _batch_at(disk: Disk, segments: Sequence[Segment], offset: int) -> BatchHeader | None:
@@ -108,12 +109,7 @@ def _batch_at(disk: Disk, segments: Sequence[Segment], offset: int) -> BatchHead
     for segment in segments[first:]:
         if not segment.size:
             continue
-        relative = max(0, offset - segment.base_offset)
-        if segment.index is not None:
-            position = find_position(segment.index.offsets, relative)
-        else:
-            index = IndexFile(disk, segment.path(OFFSET_INDEX_SUFFIX))
-            position = index.find_position(relative)
+        position = indexed_position(disk, segment, offset)
         file = disk.open(segment.path())
         try:
             at, _base = find_batch_end(file.read, position, segment.size, offset)

@@ -26,7 +26,7 @@ from pegel_broker.log.checkpoints import (
     decode_partition_metadata,
     parse_segment_name,
 )
-from pegel_broker.log.epoch_check import epochs_are_of_log, epochs_of_log
+from pegel_broker.log.epoch_check import check_epoch_order, epochs_are_of_log, epochs_of_log
 from pegel_broker.log.errors import CorruptLogError
 from pegel_broker.log.index import (
     OFFSET_ENTRY,
@@ -242,7 +242,7 @@ class _Loader:
         if not epochs_are_of_log(
             disk, loaded.segments, entries, start, end, gaps=self._options.gaps
         ):
-            loaded.epochs = epochs_of_log(disk, loaded.segments, start)
+            loaded.epochs = epochs_of_log(disk, loaded.segments)
         loaded.epochs.truncate_from_start(start)
         loaded.epochs.dirty = loaded.epochs.entries() != stored
 
@@ -330,12 +330,7 @@ class _Loader:
 
         def on_batch(at: int, header: BatchHeader) -> None:
             nonlocal newest
-            if header.partition_leader_epoch < newest:  # which no checksum covers
-                raise CorruptLogError(
-                    segment.path(), at,
-                    f"a batch of leader epoch {header.partition_leader_epoch} follows one of "
-                    f"{newest}",
-                )  # fmt: skip
+            check_epoch_order(segment, at, header, newest)
             newest = header.partition_leader_epoch
             index.add(
                 header.last_offset - segment.base_offset,

@@ -12,21 +12,20 @@ from pegel_broker.log.checkpoints import (
     COMPACTED_FILE,
     HIGH_WATERMARK_FILE,
     LOG_START_FILE,
-    OFFSET_INDEX_SUFFIX,
     RECOVERY_POINT_FILE,
     SNAPSHOT_SUFFIX,
     deleted_directory_name,
     segment_name,
 )
 from pegel_broker.log.errors import LogError
-from pegel_broker.log.index import SegmentIndex, find_position
+from pegel_broker.log.index import SegmentIndex
 from pegel_broker.log.load import LoadedLog, LoadOptions, load_log
 from pegel_broker.log.reading import find_batch_end
 from pegel_broker.log.retention import SegmentFacts, expired_segments
 from pegel_broker.log.segment import (
-    IndexFile,
     Segment,
     Unsaved,
+    indexed_position,
     remove_if_there,
     remove_segment_files,
     save_unsaved,
@@ -238,11 +237,7 @@ def _cut_files(disk: Disk, segments: list[Segment], offset: int) -> None:
     segment = segments[keep]
     if not disk.exists(segment.path()):
         return
-    if segment.index is not None:
-        position = find_position(segment.index.offsets, offset - segment.base_offset)
-    else:
-        index = IndexFile(disk, segment.path(OFFSET_INDEX_SUFFIX))
-        position = index.find_position(offset - segment.base_offset)
+    position = indexed_position(disk, segment, offset)
     file = disk.open(segment.path())
     try:
         at, _base = find_batch_end(file.read, position, file.size(), offset)

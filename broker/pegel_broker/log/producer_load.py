@@ -8,9 +8,15 @@ from pegel.record.batch import HEADER_SIZE, BatchHeader, read_header
 from pegel.seams.disk import Disk
 from pegel_broker.log import recovery
 from pegel_broker.log.checkpoints import OFFSET_INDEX_SUFFIX, SNAPSHOT_SUFFIX, segment_name
-from pegel_broker.log.index import find_indexed_byte, find_position
+from pegel_broker.log.index import find_indexed_byte
 from pegel_broker.log.producer_state import ProducerTable, SnapshotError
-from pegel_broker.log.segment import IndexFile, Segment, read_if_there, remove_if_there
+from pegel_broker.log.segment import (
+    IndexFile,
+    Segment,
+    indexed_position,
+    read_if_there,
+    remove_if_there,
+)
 
 # A snapshot keeps one batch of each producer; the others that tell a retry from a gap are read
 # again from so many bytes before it.
@@ -51,7 +57,7 @@ def load_producers(
     for number, segment in enumerate(segments):
         following = segments[number + 1].base_offset if number + 1 < len(segments) else None
         if start < log_end_offset and (following is None or following > start):
-            position = _position_of(disk, segment, start)
+            position = indexed_position(disk, segment, start - 1)
             _replay(disk, segment, position, start, log_end_offset, _updater(table))
     return table, good
 
@@ -66,7 +72,7 @@ def _refill(disk: Disk, segments: Sequence[Segment], offset: int, table: Produce
     if not before:
         return
     segment = before[-1]
-    position = _position_of(disk, segment, offset) - REFILL_BYTES
+    position = indexed_position(disk, segment, offset - 1) - REFILL_BYTES
     if position > 0:
         if segment.index is not None:
             position = find_indexed_byte(segment.index.offsets, position)
@@ -101,13 +107,3 @@ def _replay(
         )  # fmt: skip
     finally:
         file.close()
-
-
-def _position_of(disk: Disk, segment: Segment, offset: int) -> int:
-    """Byte position of an indexed batch at or before ``offset``."""
-    if offset <= segment.base_offset:
-        return 0
-    relative = offset - 1 - segment.base_offset
-    if segment.index is not None:
-        return find_position(segment.index.offsets, relative)
-    return IndexFile(disk, segment.path(OFFSET_INDEX_SUFFIX)).find_position(relative)

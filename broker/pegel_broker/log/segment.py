@@ -17,6 +17,7 @@ from pegel_broker.log.index import (
     OFFSET_ENTRY,
     TIME_ENTRY,
     SegmentIndex,
+    find_position,
     last_at_most,
 )
 
@@ -194,3 +195,13 @@ class IndexFile:
             return first, second
         finally:
             file.close()
+
+
+def indexed_position(disk: Disk, segment: Segment, offset: int) -> int:
+    """Byte position of an indexed batch at or before ``offset``; 0 where there is none."""
+    relative = offset - segment.base_offset
+    if relative < 0:
+        return 0
+    if segment.index is not None:
+        return find_position(segment.index.offsets, relative)
+    return IndexFile(disk, segment.path(OFFSET_INDEX_SUFFIX)).find_position(relative)
