@@ -11,6 +11,7 @@ from pegel_controller.control.options import CLOCK_DRIFT, TAKEOVER_GRACE
 
 ROLE_BROKER = "broker"
 ROLE_CONTROLLER = "controller"
+OPEN_PROTOCOL = "PLAINTEXT"
 SASL_PROTOCOL = "SASL_PLAINTEXT"
 ALL_MECHANISMS = ("SCRAM-SHA-256", "SCRAM-SHA-512", "PLAIN")
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -103,7 +104,7 @@ class NodeConfig:
         self, bound: tuple[str, int], advertised: tuple[str, int], log_directory: str
     ) -> dict[str, str]:
         """Every broker key that this node was started with, as DescribeConfigs tells it."""
-        protocol = "SASL_PLAINTEXT" if self.mechanisms else "PLAINTEXT"
+        protocol = SASL_PROTOCOL if self.mechanisms else OPEN_PROTOCOL
         own = {
             "advertised.listeners": f"{protocol}://{advertised[0]}:{advertised[1]}",
             "broker.id": str(self.node_id),
@@ -128,12 +129,12 @@ def split_protocol(text: str) -> tuple[str, str]:
     Raises NodeConfigError.
     """
     protocol, separator, address = text.rpartition("://")
-    if separator and protocol not in ("PLAINTEXT", SASL_PROTOCOL):
+    if separator and protocol not in (OPEN_PROTOCOL, SASL_PROTOCOL):
         raise NodeConfigError(
             f"{text!r}: a listener is PLAINTEXT://host:port, or {SASL_PROTOCOL}://host:port where "
             "clients have to log in; there is no encryption (yet)"
         )
-    return protocol or "PLAINTEXT", address
+    return protocol or OPEN_PROTOCOL, address
 
 
 def parse_address(text: str, default_port: int) -> tuple[str, int]:

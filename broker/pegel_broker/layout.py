@@ -99,6 +99,8 @@ class Layout:
 
         ``joins``: a controller that the others are to be told of before it may vote.
         """
+        from pegel_broker.config import OPEN_PROTOCOL, SASL_PROTOCOL
+
         place = self.nodes[node_id]
         lines = [
             f"node.id={node_id}",
@@ -113,7 +115,7 @@ class Layout:
         ]
         if place.is_broker:
             with_login = (directory / USERS_FILE).exists()
-            protocol = "SASL_PLAINTEXT" if with_login else "PLAINTEXT"
+            protocol = SASL_PROTOCOL if with_login else OPEN_PROTOCOL
             lines.append(f"listeners={protocol}://{HOST}:{place.client}")
             if with_login:
                 lines.append(f"sasl.bootstrap.users.file={directory / USERS_FILE}")

@@ -83,7 +83,7 @@ async def prepare_users(config: NodeConfig, world: World, broker: Broker) -> Non
         )  # fmt: skip
     if image.inter_broker_secret and not changes:
         return
-    secret = _random_bytes(world, _SECRET_BYTES)
+    secret = world.random.randbytes(_SECRET_BYTES)
     request = AlterCredentialsRequest(changes, first_users=True, inter_broker_secret=secret)
     while True:
         try:
@@ -111,17 +111,13 @@ async def _first_credentials(
     changes = []
     for user in users:
         for mechanism in Mechanism:
-            salt = _random_bytes(world, SALT_BYTES)
+            salt = world.random.randbytes(SALT_BYTES)
             salted = await asyncio.to_thread(
                 salt_password, mechanism, user.password, salt, MIN_ITERATIONS
             )
             keys = derive_keys(mechanism, salted)
             changes.append(CredentialChange(user.name, mechanism, MIN_ITERATIONS, salt, *keys))
     return tuple(changes)
-
-
-def _random_bytes(world: World, count: int) -> bytes:
-    return world.random.getrandbits(8 * count).to_bytes(count, "big")
 
 
 def read_users(world: World, path: str) -> list[FirstUser]:

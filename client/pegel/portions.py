@@ -11,6 +11,8 @@ T = TypeVar("T")
 # Partitions, or topics, in one request: with a topic for each partition they are 8,000 elements,
 # below the 10,000 that every request to Pegel may have (``MAX_REQUEST_ELEMENTS``).
 AT_ONCE = 4_000
+# What one names beside it as no longer wanted.
+FORGOTTEN_AT_ONCE = 500
 
 
 def in_portions(things: Iterable[T], size: int | None = None) -> Iterator[list[T]]:

@@ -36,7 +36,8 @@ def fetch(request: Request) -> Answer:
     message, broker, version = request.message, request.broker, request.version
     assert isinstance(message, FetchRequest)
     replica_id = message.replica_state.replica_id if version >= 15 else message.replica_id
-    if replica_id >= 0 and request.session is not None and not request.session.is_broker:
+    follower = replica_id >= 0
+    if follower and request.session is not None and not request.session.is_broker:
         # Whoever could fetch as a follower could have records acknowledged that nobody holds.
         return FetchResponse(error_code=ErrorCode.CLUSTER_AUTHORIZATION_FAILED)
     named, forgotten = _items(message), _forgotten(message)
@@ -46,13 +47,12 @@ def fetch(request: Request) -> Answer:
             message.session_epoch if version >= 7 else -1,
             named,
             forgotten,
-            follower=replica_id >= 0,
+            follower=follower,
             now=broker.world.clock.monotonic(),
             by_id=version >= 13,
         )
     except SessionError as error:
         return FetchResponse(error_code=error.code)
-    follower = replica_id >= 0
     replicas = broker.replicas
     watched = resolved.incremental and replicas.standing.knows(replica_id)
     items = named if watched else resolved.items

@@ -222,7 +222,6 @@ class ClientConnection(FrameProtocol):
         try:
             answer = await self.session.take(token)
         except AuthenticationFailedError:
-            await asyncio.sleep(self._listener.failure_delay)
             self.abort()  # this version has no words for it
             return
         finally:

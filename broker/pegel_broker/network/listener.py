@@ -73,11 +73,6 @@ class ClientListener:
         self._timer: asyncio.TimerHandle | None = None
 
     @property
-    def failure_delay(self) -> float:
-        """Seconds before somebody who could not log in is told."""
-        return 0.0 if self.door is None else self.door.failure_delay
-
-    @property
     def connections(self) -> int:
         return len(self._connections)
 

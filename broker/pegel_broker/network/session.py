@@ -138,7 +138,6 @@ class Session:
         try:
             answer = await self.take(token)
         except AuthenticationFailedError as error:
-            await asyncio.sleep(self._door.failure_delay)
             return SaslAuthenticateResponse(
                 error_code=ErrorCode.SASL_AUTHENTICATION_FAILED, error_message=str(error)
             )
@@ -157,7 +156,7 @@ class Session:
         """The answer to a token; None without a handshake.
 
         Raises:
-            AuthenticationFailedError: the connection is to be closed.
+            AuthenticationFailedError: after a delay; the connection is to be closed.
         """
         conversation = self._conversation
         if conversation is None or self._busy:
@@ -175,6 +174,7 @@ class Session:
                 self._logged_in(conversation.user)
         except AuthenticationFailedError as error:
             self._refused(error.user, self._mechanism, error.reason)
+            await asyncio.sleep(self._door.failure_delay)
             raise
         finally:
             self._busy = False

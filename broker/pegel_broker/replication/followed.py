@@ -11,15 +11,15 @@ from itertools import islice
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from pegel.portions import AT_ONCE, FORGOTTEN_AT_ONCE
 from pegel.protocol.messages.fetch import FetchPartition, FetchTopic, ForgottenTopic
 
 if TYPE_CHECKING:
     from pegel_broker.replication.hosted import HostedPartition
 
 Key = tuple[UUID, int]
-# Partitions in one request: with a topic for each, both stay below ``MAX_REQUEST_ELEMENTS``.
-NAMED_MAX = 4_000
-FORGOTTEN_MAX = 500
+NAMED_MAX = AT_ONCE
+FORGOTTEN_MAX = FORGOTTEN_AT_ONCE
 _LAST_EPOCH = 0x7FFFFFFF
 
 

@@ -7,15 +7,14 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import NamedTuple
 
-from pegel.portions import AT_ONCE
+from pegel.portions import AT_ONCE, FORGOTTEN_AT_ONCE
 from pegel.protocol.messages.fetch import FetchPartition, FetchTopic, ForgottenTopic
 from pegel.types import TopicPartition
 
 _NO_SESSION = 0
 _FIRST_EPOCH = 0
 _MAX_EPOCH = 0x7FFFFFFF
-# Beside what a request names; together they are less than 10,000 elements.
-_FORGOTTEN_AT_ONCE = 500
+_FORGOTTEN_AT_ONCE = FORGOTTEN_AT_ONCE
 
 
 class Wanted(NamedTuple):
