@@ -7,7 +7,7 @@ import random
 from typing import TypeVar
 
 from pegel.config import ClientOptions
-from pegel.errors import ConnectionFailedError, PegelError
+from pegel.errors import PegelError, is_shut_out
 from pegel.metadata import Metadata
 from pegel.network.backoff import retry_pause
 from pegel.network.pool import ConnectionPool
@@ -71,7 +71,7 @@ class Cluster:
                 except PegelError as error:
                     if not error.retriable:
                         raise
-                    shut &= isinstance(error, ConnectionFailedError) and error.shut_out
+                    shut &= is_shut_out(error)
                     if last_error is None or left > wait / 10:  # else of a moment's remainder
                         last_error = error
             shut_out = shut_out + 1 if shut else 0

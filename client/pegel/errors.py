@@ -37,6 +37,11 @@ class ConnectionFailedError(PegelError):
     default_retriable = True
 
 
+def is_shut_out(error: BaseException) -> bool:
+    """Whether it says that the broker closed the connection at the first request."""
+    return isinstance(error, ConnectionFailedError) and error.shut_out
+
+
 class RequestTimeoutError(PegelError):
     """No answer in time; what was asked may still happen."""
 

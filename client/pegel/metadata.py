@@ -21,6 +21,7 @@ from pegel.errors import (
     PegelError,
     TopicNotFoundError,
     broker_error,
+    is_shut_out,
     to_error_code,
 )
 from pegel.network.backoff import retry_pause
@@ -403,7 +404,7 @@ class Metadata:
         self.trouble = error
         if error is not None:
             self._failures += 1
-            shut = isinstance(error, ConnectionFailedError) and error.shut_out
+            shut = is_shut_out(error)
             self._shut_out = self._shut_out + 1 if shut else 0
             if isinstance(error, AuthenticationError):
                 self.refused = error

@@ -127,8 +127,7 @@ def _check_range(
     from pegel.errors import OffsetOutOfRangeError
 
     short = {tp: end for tp, end in ends.items() if end < offset}
-    told = ", ".join(f"{tp} ends at {end}" for tp, end in list(short.items())[:_NAMED_MAX])
-    told += f" and {len(short) - _NAMED_MAX} more" if len(short) > _NAMED_MAX else ""
+    told = _named([f"{tp} ends at {end}" for tp, end in short.items()])
     if short and len(short) == len(ends):
         raise OffsetOutOfRangeError(f"offset {offset} is beyond the end: {told}")
     if short:
@@ -137,6 +136,12 @@ def _check_range(
         if offset < start:
             text = f"pegel: {tp} begins at {start}: what was before is deleted; read from there"
             click.echo(text, err=True)
+
+
+def _named(things: Sequence[str]) -> str:
+    """The first few, and how many more."""
+    more = len(things) - _NAMED_MAX
+    return ", ".join(things[:_NAMED_MAX]) + (f" and {more} more" if more > 0 else "")
 
 
 class _Silence:
@@ -156,10 +161,9 @@ class _Silence:
             without = [p.partition for p in found.partitions if p.leader < 0]
             lost = [partition for partition in without if partition in mine]
             if lost and lost != self._told:
-                named = ", ".join(f"{self._topic}-{p}" for p in lost[:_NAMED_MAX])
-                more = f" and {len(lost) - _NAMED_MAX} more" if len(lost) > _NAMED_MAX else ""
+                named = _named([f"{self._topic}-{p}" for p in lost])
                 click.echo(
-                    f"pegel: no leader: {named}{more}; their records come when a broker that has "
+                    f"pegel: no leader: {named}; their records come when a broker that has "
                     f"them is back (pegel explain {self._topic} {lost[0]})",
                     err=True,
                 )

@@ -16,6 +16,7 @@ from pegel.cli.options import (
     run,
 )
 from pegel.cli.output import print_json, print_table
+from pegel.scram import MAX_ITERATIONS, MIN_ITERATIONS
 
 if TYPE_CHECKING:
     from pegel.admin.types import UserDescription
@@ -68,8 +69,8 @@ def list_users(bootstrap: str, timeout: float, as_json: bool) -> None:
 )
 @click.option(
     "--iterations",
-    type=click.IntRange(4096, 16_384),
-    default=4096,
+    type=click.IntRange(MIN_ITERATIONS, MAX_ITERATIONS),
+    default=MIN_ITERATIONS,
     show_default=True,
     help="Hashes that a guess costs.",
 )

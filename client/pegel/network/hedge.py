@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TypeVar
 
-from pegel.errors import AuthenticationError, ConnectionFailedError
+from pegel.errors import AuthenticationError, ConnectionFailedError, is_shut_out
 from pegel.network.pool import Endpoint
 
 T = TypeVar("T")
@@ -54,7 +54,7 @@ async def ask_hedged(
                 if isinstance(error, AuthenticationError):
                     raise error  # users are the whole cluster's: no other one would say else
                 last_error = error
-                shut_out &= isinstance(error, ConnectionFailedError) and error.shut_out
+                shut_out &= is_shut_out(error)
     finally:
         for task in running:
             task.add_done_callback(_retrieve)  # ClosedError, where the client closes meanwhile

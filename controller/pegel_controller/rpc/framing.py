@@ -20,9 +20,9 @@ RPC_VERSION = 0
 MAX_HELLO_BYTES = 64 * 1024
 # Large enough for the snapshot of a cluster with a million partitions.
 MAX_RPC_FRAME_BYTES = 256 * 1024 * 1024
-# Raft is told of nothing that was dropped; it sends again what was not acknowledged.
 # Seconds for which a connection that is given up is kept for answers that cannot be had otherwise.
 RETIRED_MAX = 60.0
+# Raft is told of nothing that was dropped; it sends again what was not acknowledged.
 MAX_UNSENT_BYTES = 64 * 1024 * 1024
 
 _SIZE = struct.Struct(">I")
