@@ -16,6 +16,7 @@ from pegel_bench.report.page import page
 from pegel_bench.report.table import COLUMNS
 from pegel_bench.result import Report, Row
 from pegel_bench.verdict import judge
+from tests.bench.test_reports import report as report_of
 from tests.bench.test_runs import bench, finished, with_brokers
 from tests.support.fake_broker import FakeCluster
 
@@ -28,15 +29,9 @@ def row(target: str, number: int, rate: float, **case: object) -> Row:
 
 
 def report(goals: list[Goal], *rows: Row) -> Report:
-    return Report(
-        command="pegel bench baseline",
-        environment={"at": "now", "cpu": "c", "cores": 2, "memory_gib": 1.0, "system": "s",
-                     "python": "3", "packages": {}},
-        setup={"seed": 0},
-        targets={name: {"version": "1"} for name in dict.fromkeys(r.target for r in rows)},
-        rows=list(rows),
-        goals=goals,
-    )  # fmt: skip
+    made = report_of(*rows)
+    made.goals = goals
+    return made
 
 
 def goal(bound: float, *, less: bool = False, **more: object) -> Goal:
