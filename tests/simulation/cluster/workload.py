@@ -265,8 +265,8 @@ async def read_all(cluster: Cluster, client: pegel.AsyncClient, lost: set[Place]
     for place in places:
         cluster.history.final[place] = []
     async with client.consumer(partitions=places, offset_reset="earliest") as reader:
-        starts = await reader.beginning_offsets()
-        ends = await reader.end_offsets()
+        starts = await _until_answered(reader.beginning_offsets)
+        ends = await _until_answered(reader.end_offsets)
         for place, start in starts.items():
             cluster.history.log_starts[place.topic, place.partition] = start
         while not reader.reached(ends):
@@ -274,6 +274,21 @@ async def read_all(cluster: Cluster, client: pegel.AsyncClient, lost: set[Place]
             if batch is not None:
                 final = cluster.history.final[batch.topic, batch.partition]
                 final.extend(zip(batch.offsets, batch.values, strict=True))  # type: ignore[arg-type]
+
+
+async def _until_answered(
+    ask: Callable[[], Coroutine[Any, Any, dict[TopicPartition, int]]],
+) -> dict[TopicPartition, int]:
+    """Ask again for as long as whoever waits for this allows.
+
+    One time-out of a client is shorter than what a leader whose disk hangs may hold things up
+    (``DISK_STALL_MAX``): it knows no end (KIP-207) before others lead.
+    """
+    while True:
+        try:
+            return await ask()
+        except PegelError:
+            await asyncio.sleep(0.1)
 
 
 async def read_group(cluster: Cluster, client: pegel.AsyncClient) -> None:
