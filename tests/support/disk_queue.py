@@ -7,6 +7,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from pegel.seams.disk import Outcome
+
 T = TypeVar("T")
 
 
@@ -21,18 +23,21 @@ class LoopDiskQueue:
         self.held = False
         self.closed = False
         self.dropped = False
-        self._jobs: deque[tuple[Callable[[], Any], asyncio.Future[Any]]] = deque()
+        self._jobs: deque[tuple[Callable[[], Any], Callable[[Outcome[Any]], None]]] = deque()
         self._scheduled = False
 
     def submit(self, call: Callable[[], T]) -> asyncio.Future[T]:
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self.run(call, lambda outcome: outcome.settle(future))
+        return future
+
+    def run(self, call: Callable[[], T], done: Callable[[Outcome[T]], None]) -> None:
         if self.dropped:
-            return future  # of a process that is dead: nothing is done, nobody is told
+            return  # of a process that is dead: nothing is done, nobody is told
         if self.closed:
             raise RuntimeError("this disk queue is closed")
-        self._jobs.append((call, future))
+        self._jobs.append((call, done))
         self._schedule()
-        return future
 
     def hold(self) -> None:
         self.held = True
@@ -49,8 +54,9 @@ class LoopDiskQueue:
     def close(self) -> None:
         self.closed = True
         self.held = False
-        while self._jobs:
-            self._run_one()
+        while self._jobs:  # who waits is told in a turn of the loop, as by a thread
+            call, done = self._jobs.popleft()
+            asyncio.get_running_loop().call_soon(done, Outcome(call, Exception))
 
     def _schedule(self) -> None:
         if self._jobs and not self._scheduled and not self.held:
@@ -59,20 +65,15 @@ class LoopDiskQueue:
 
     def _turn(self) -> None:
         self._scheduled = False
-        if self._jobs and not self.held:
-            self._run_one()
-        self._schedule()
+        try:
+            if self._jobs and not self.held:
+                self._run_one()
+        finally:
+            self._schedule()
 
     def _run_one(self) -> None:
-        call, future = self._jobs.popleft()
-        try:
-            result = call()
-        except Exception as error:
-            if not future.done():
-                future.set_exception(error)
-        else:
-            if not future.done():
-                future.set_result(result)
+        call, done = self._jobs.popleft()
+        done(Outcome(call, Exception))
 
 
 class LoopDiskQueues:

@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar
 
 from pegel.protocol.errors import ErrorCode
 from pegel.seams import World
-from pegel.seams.disk import Disk, File
+from pegel.seams.disk import Disk, File, Outcome
 from pegel_broker.log.errors import CorruptLogError, LogError
 from pegel_broker.log.results import Buffer
 from pegel_broker.log.segment import Segment, sync_path
@@ -182,21 +182,17 @@ class LogDirectory:
         self._writing = batches
         self._writing_since = self.clock.monotonic()
         disk, now = self.disk, self.clock.monotonic
-        future = self.writes.submit(lambda: write_all(disk, now, batches))
-        future.add_done_callback(self._on_written)
+        self.writes.run(lambda: write_all(disk, now, batches), self._on_written)
 
-    def _on_written(self, future: asyncio.Future[tuple[float, list[float]]]) -> None:
+    def _on_written(self, outcome: Outcome[tuple[float, list[float]]]) -> None:
         batches, self._writing = self._writing, None
-        if future.cancelled():
-            return
-        error = future.exception()
-        if error is not None:
-            self.fail(_describe(error))
+        if outcome.error is not None:
+            self.fail(_describe(outcome.error))
             return
         if self.offline is not None:
             return
         assert batches is not None
-        written, syncs = future.result()
+        written, syncs = outcome.result()
         self.stats.append.observe(written)
         for seconds in syncs:
             self.stats.flush.observe(seconds)
@@ -250,13 +246,11 @@ class LogDirectory:
         if self.offline is not None or self._closed:
             return
 
-        def on_done(future: asyncio.Future[T]) -> None:
-            if future.cancelled():
-                return
-            error = future.exception()
+        def on_done(outcome: Outcome[T]) -> None:
+            error = outcome.error
             if error is None:
                 if done is not None and self.offline is None:
-                    done(future.result())
+                    done(outcome.result())
             elif isinstance(error, CorruptLogError) and log is not None:
                 log.fail(str(error))
             else:
@@ -265,7 +259,7 @@ class LogDirectory:
         queue = {"write": self.writes, "read": self.reads, "background": self.background}[
             queue_name
         ]
-        queue.submit(call).add_done_callback(on_done)
+        queue.run(call, on_done)
 
     def fail(self, reason: str) -> None:
         """Take the directory offline, once."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from pegel.protocol.errors import ErrorCode
-from pegel.seams.disk import Disk, File
+from pegel.seams.disk import Disk, File, Outcome
 from pegel_broker.log.checkpoints import OFFSET_INDEX_SUFFIX, TIME_INDEX_SUFFIX
 from pegel_broker.log.errors import CorruptLogError, LogError
 from pegel_broker.log.index import find_position
@@ -163,12 +163,10 @@ def submit(
     """Run ``call`` in the read queue; its failure fails ``done``, and the log or directory."""
     directory = log.keeper.directory
 
-    def on_done(future: asyncio.Future[T]) -> None:
-        if future.cancelled():
-            return
-        error = future.exception()
+    def on_done(outcome: Outcome[T]) -> None:
+        error = outcome.error
         if error is None:
-            on_result(future.result())
+            on_result(outcome.result())
             return
         if isinstance(error, FileNotFoundError):  # removed by retention, or with its topic
             error = LogError(ErrorCode.OFFSET_OUT_OF_RANGE, "the segment was removed")
@@ -180,7 +178,7 @@ def submit(
         if not done.done():
             done.set_exception(error)
 
-    directory.reads.submit(call).add_done_callback(on_done)
+    directory.reads.run(call, on_done)
 
 
 def find_time(log: StoredLog, timestamp: int) -> asyncio.Future[TimestampOffset | None]:

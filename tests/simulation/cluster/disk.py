@@ -10,6 +10,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
+from pegel.seams.disk import Outcome
 from pegel_broker.node import BOOT_ID_PATH
 from tests.simulation.cluster.kernel import Scheduler, SimLoop
 from tests.support.memory_disk import MemoryDisk, MemoryNode
@@ -154,61 +155,51 @@ class SimDiskQueue:
 
     def __init__(self, scheduler: Scheduler, loop: SimLoop, disk: SimDisk) -> None:
         self._scheduler, self._loop, self._disk = scheduler, loop, disk
-        self._jobs: deque[tuple[Callable[[], Any], asyncio.Future[Any]]] = deque()
+        self._jobs: deque[tuple[Callable[[], Any], Callable[[Outcome[Any]], None]]] = deque()
         self._busy = False
         self._closed = False
 
     def submit(self, call: Callable[[], Any]) -> asyncio.Future[Any]:
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self.run(call, lambda outcome: outcome.settle(future))
+        return future
+
+    def run(self, call: Callable[[], Any], done: Callable[[Outcome[Any]], None]) -> None:
         if self._closed:
             raise RuntimeError("this disk queue is closed")
-        future: asyncio.Future[Any] = self._loop.create_future()
-        self._jobs.append((call, future))
+        self._jobs.append((call, done))
         if not self._busy:
             self._busy = True
             self._scheduler.after(0.000_01, self._start)
-        return future
 
     def close(self) -> None:
         self._closed = True
         while self._jobs:
-            call, future = self._jobs.popleft()
-            self._deliver((future, *self._run(call)))
-
-    def _run(self, call: Callable[[], Any]) -> tuple[Any, BaseException | None]:
-        try:
-            return call(), None
-        except Exception as error:
-            return None, error
+            call, done = self._jobs.popleft()
+            self._loop.call_soon(done, Outcome(call, Exception))
 
     def _start(self, _: None = None) -> None:
         if self._loop.dead or not self._jobs:
             self._busy = False
             return
-        call, future = self._jobs.popleft()
+        call, done = self._jobs.popleft()
         disk = self._disk
         disk.work = 0.000_02
         try:
-            result, error = self._run(call)
+            outcome = Outcome(call, Exception)
         except KilledError:
             return
         took = disk.work
         if disk.slow:
             took += disk.slow * disk.random.random()
-        self._scheduler.after(took, self._done, (future, result, error))
+        self._scheduler.after(took, self._done, (done, outcome))
 
-    def _done(self, what: tuple[asyncio.Future[Any], Any, BaseException | None]) -> None:
+    def _done(self, what: tuple[Callable[[Outcome[Any]], None], Outcome[Any]]) -> None:
         if self._loop.dead:
             return
-        self._loop.call_soon(self._deliver, what)
+        done, outcome = what
+        self._loop.call_soon(done, outcome)
         if self._jobs:
             self._start()
         else:
             self._busy = False
-
-    def _deliver(self, what: tuple[asyncio.Future[Any], Any, BaseException | None]) -> None:
-        future, result, error = what
-        if not future.done():
-            if error is None:
-                future.set_result(result)
-            else:
-                future.set_exception(error)
