@@ -43,7 +43,7 @@ def _some(options: argparse.Namespace) -> int:
     _set_up_logging(with_trace=options.log)
     failed = 0
     for seed in options.seed:
-        report = simulate(seed, only=only, keep_trace=options.trace is not None)
+        report = simulate(seed, only=only, digest=True, keep_trace=options.trace is not None)
         failed += bool(report.violations)
         if options.trace:
             Path(options.trace).write_text("".join(report.trace))

@@ -38,10 +38,10 @@ class Shape:
 class Cluster:
     """Nodes are numbered from 1; ``nodes[n]`` is the machine of node n."""
 
-    def __init__(self, seed: int, shape: Shape, *, keep_trace: bool = False) -> None:
+    def __init__(self, seed: int, shape: Shape, trace: Trace | None = None) -> None:
         self.seed = seed
         self.shape = shape
-        self.trace = Trace(keep=keep_trace)
+        self.trace = trace or Trace()
         self.scheduler = Scheduler(self.trace)
         self.network = Network(self.scheduler, Random(f"{seed}-network"))
         self.network.latency = shape.latency

@@ -84,20 +84,25 @@ def running_loops_are_known() -> Iterator[None]:
 
 
 class Trace:
-    """A hash of everything that happened; with ``keep`` the lines themselves."""
+    """A hash of everything that happened; with ``keep`` the lines themselves.
 
-    def __init__(self, *, keep: bool = False) -> None:
+    Unless ``hashed`` events are counted only: to write and to hash them costs some 2 % of a run.
+    """
+
+    def __init__(self, *, keep: bool = False, hashed: bool = True) -> None:
+        self.hashed = hashed or keep
         self._hash = hashlib.blake2b(digest_size=16)
         self._kept: list[str] | None = [] if keep else None
         self._unhashed: list[str] = []
         self.events = 0
 
     def add(self, now: float, what: str) -> None:
-        unhashed = self._unhashed
-        unhashed.append(f"{now:.9f} {what}\n")
         self.events += 1
-        if len(unhashed) >= HASHED_TOGETHER:
-            self._hash_all()
+        if self.hashed:
+            unhashed = self._unhashed
+            unhashed.append(f"{now:.9f} {what}\n")
+            if len(unhashed) >= HASHED_TOGETHER:
+                self._hash_all()
 
     def _hash_all(self) -> None:
         lines, self._unhashed = self._unhashed, []
@@ -119,8 +124,9 @@ class Trace:
 
     @property
     def digest(self) -> str:
+        """Empty where nothing is hashed."""
         self._hash_all()
-        return self._hash.hexdigest()
+        return self._hash.hexdigest() if self.hashed else ""
 
 
 class Scheduler:
@@ -146,15 +152,15 @@ class Scheduler:
     def run_until(self, end: float) -> None:
         """Let everything happen that is due before ``end``, then be there."""
         heap, runnable = self._heap, self.runnable
-        turns = 0
         while True:
-            while runnable:
-                turns += 1
-                if turns > TURNS_AT_ONE_TIME_MAX:
-                    raise SpinningError(f"{runnable[0].name} does not wait")
-                runnable.popleft().turn()
-            self.turns += turns
-            turns = 0
+            if runnable:
+                turns = 0
+                while runnable:
+                    turns += 1
+                    if turns > TURNS_AT_ONE_TIME_MAX:
+                        raise SpinningError(f"{runnable[0].name} does not wait")
+                    runnable.popleft().turn()
+                self.turns += turns
             if not heap or heap[0][0] > end:
                 break
             self.now, _, call, argument = heappop(heap)
@@ -167,30 +173,23 @@ class Scheduler:
         self.runnable.clear()
 
 
-class Handle:
-    """What ``call_soon`` returns."""
+class Handle(list[Any]):
+    """What ``call_soon`` and ``call_at`` return: callback, arguments, when.
 
-    __slots__ = ("_args", "_callback")
+    A list, because it is made and taken apart without a call in Python.
+    """
 
-    def __init__(self, callback: Callable[..., object] | None, args: tuple[Any, ...]) -> None:
-        self._callback = callback
-        self._args = args
+    __slots__ = ()
 
     def cancel(self) -> None:
-        self._callback = None
-        self._args = ()
+        self[0] = None
+        self[1] = ()
 
     def cancelled(self) -> bool:
-        return self._callback is None
-
-
-class TimerHandle(Handle):
-    """What ``call_at`` returns."""
-
-    __slots__ = ("_when",)
+        return self[0] is None
 
     def when(self) -> float:
-        return self._when
+        return self[2]  # type: ignore[no-any-return]
 
 
 class SimLoop(asyncio.AbstractEventLoop):
@@ -206,11 +205,12 @@ class SimLoop(asyncio.AbstractEventLoop):
         self.name = name
         self.dead = False
         self.paused = False
+        self._still = False  # dead or paused
         self.problems: list[str] = []
         self._scheduler = scheduler
         self._rate = rate
         self._offset = offset
-        self._ready: deque[Handle] = deque()
+        self._ready: deque[list[Any]] = deque()
         self._queued = False
         self._tasks: list[asyncio.Task[Any]] = []
 
@@ -220,54 +220,58 @@ class SimLoop(asyncio.AbstractEventLoop):
         return self._scheduler.now * self._rate + self._offset
 
     def call_soon(self, callback: Any, *args: Any, context: Any = None) -> Any:
-        handle = Handle(callback, args)
-        self._ready.append(handle)
-        if not self._queued and not self.dead and not self.paused:
+        # Futures and tasks give a context, and have no use for what is returned.
+        entry = Handle((callback, args)) if context is None else [callback, args]
+        self._ready.append(entry)
+        if not self._queued and not self._still:
             self._queued = True
             self._scheduler.runnable.append(self)
-        return handle
+        return entry
 
     call_soon_threadsafe = call_soon
 
     def call_later(self, delay: float, callback: Any, *args: Any, context: Any = None) -> Any:
-        return self.call_at(self.time() + delay, callback, *args)
+        now = self._scheduler.now * self._rate + self._offset
+        return self.call_at(now + delay, callback, *args)
 
     def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> Any:
-        handle = TimerHandle(callback, args)
-        handle._when = when
-        at = (when - self._offset) / self._rate
+        handle = Handle((callback, args, when))
+        rate, offset = self._rate, self._offset
+        at = (when - offset) / rate
         # Never early by a rounding error: a timer that finds itself early would spin.
-        while at * self._rate + self._offset < when:
+        while at * rate + offset < when:
             at += 1e-9
         self._scheduler.at(at, self._due, handle)
         return handle
 
     def _due(self, handle: Handle) -> None:
-        if handle._callback is not None:
+        if handle[0] is not None:
             self._ready.append(handle)
             if not self._queued:
                 self._wake()
 
     def _wake(self) -> None:
-        if not self.dead and not self.paused:
+        if not self._still:
             self._queued = True
             self._scheduler.runnable.append(self)
 
     def turn(self) -> None:
         """Run what is ready now, as one turn of an asyncio loop does."""
         self._queued = False
-        if self.dead or self.paused:
+        if self._still:
             return
         if _running is not self:
             _run_as(self)
         ready = self._ready
-        for _ in range(len(ready)):
-            handle = ready.popleft()
-            callback = handle._callback
+        left = len(ready)
+        while left:
+            left -= 1
+            entry = ready.popleft()
+            callback = entry[0]
             if callback is None:
                 continue
             try:
-                callback(*handle._args)
+                callback(*entry[1])
             except BaseException as error:
                 if not self.dead:  # else it was killed in the middle of this call
                     if not isinstance(error, Exception):
@@ -279,16 +283,16 @@ class SimLoop(asyncio.AbstractEventLoop):
             self._wake()
 
     def pause(self) -> None:
-        self.paused = True
+        self.paused = self._still = True
 
     def resume(self) -> None:
-        self.paused = False
+        self.paused, self._still = False, self.dead
         if self._ready and not self._queued:
             self._wake()
 
     def kill(self) -> None:
         # What is ready stays: a task that never began would complain when it is forgotten.
-        self.dead = True
+        self.dead = self._still = True
 
     # -- what asyncio asks of a loop
 

@@ -20,7 +20,7 @@ from tests.simulation.cluster.checks import (
 from tests.simulation.cluster.cluster import Cluster
 from tests.simulation.cluster.controller_faults import ChangeVoters, keep_voters
 from tests.simulation.cluster.faults import Fault
-from tests.simulation.cluster.kernel import SpinningError, running_loops_are_known
+from tests.simulation.cluster.kernel import SpinningError, Trace, running_loops_are_known
 from tests.simulation.cluster.plan import (
     BREAKAGES,
     FAULTS_FOR,
@@ -76,8 +76,8 @@ class Report:
 
 
 class _Run:
-    def __init__(self, seed: int, keep_trace: bool, only: Sequence[int] | None) -> None:
-        self.cluster = cluster = Cluster(seed, draw_shape(seed), keep_trace=keep_trace)
+    def __init__(self, seed: int, trace: Trace, only: Sequence[int] | None) -> None:
+        self.cluster = cluster = Cluster(seed, draw_shape(seed), trace)
         self.checker = Checker(cluster)
         self.observer = Observer(cluster)
         self.random = Random(f"{seed}-run")
@@ -175,12 +175,19 @@ class _Run:
     healed_in = 0.0
 
 
-def simulate(seed: int, *, only: Sequence[int] | None = None, keep_trace: bool = False) -> Report:
-    """Run ``seed``; ``only`` keeps the faults of those numbers."""
+def simulate(
+    seed: int,
+    *,
+    only: Sequence[int] | None = None,
+    digest: bool = False,
+    keep_trace: bool = False,
+) -> Report:
+    """Run ``seed``; ``only`` keeps the faults of those numbers. ``digest`` asks for the hash of
+    the trace, ``keep_trace`` for the trace too."""
     collecting = gc.isenabled()
     gc.disable()  # when it runs must not decide what happens
     began = time.process_time()
-    run = _Run(seed, keep_trace, only)
+    run = _Run(seed, Trace(keep=keep_trace, hashed=digest), only)
     cluster = run.cluster
     try:
         with running_loops_are_known(), run.observer.installed():

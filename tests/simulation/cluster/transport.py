@@ -62,16 +62,19 @@ class Pipe:
         if not segments or network.is_cut(self.source, self.target, self._port):
             return
         scheduler = network.scheduler
-        now = scheduler.now
+        now, trace = scheduler.now, scheduler.trace
         while segments and segments[0][0] <= now:
             what = segments.popleft()[2]
             if isinstance(what, list):
                 data = what[0] if len(what) == 1 else b"".join(what)
                 receiver = self._receiver
-                scheduler.trace.add(
-                    now, f"{self.source}>{self.target} #{receiver.number} "
-                    f"{len(data)} {zlib.crc32(data):08x}",
-                )  # fmt: skip
+                if trace.hashed:
+                    trace.add(
+                        now, f"{self.source}>{self.target} #{receiver.number} "
+                        f"{len(data)} {zlib.crc32(data):08x}",
+                    )  # fmt: skip
+                else:
+                    trace.events += 1
                 receiver.on_data(data)
             elif what == FIN:
                 self._receiver.on_fin()
