@@ -24,8 +24,9 @@ REGISTER_TIMEOUT = 5.0
 REGISTER_RETRY = 0.100
 # A controller that does not answer within this time is taken for hung.
 HEARTBEAT_TIMEOUT = 0.600
-# A broker whose disk does not answer a write for so long asks to be fenced, so that others lead: it
-# can acknowledge nothing. It keeps its session, and is back with the first write that is answered.
+# A broker whose disk answers no write, or no read, for so long asks to be fenced, so that others
+# lead: it can acknowledge nothing, or serve only what it has in memory. It keeps its session, and
+# is back with the first answer.
 DISK_STALL_MAX = 10.0
 METADATA_WAIT_MS = 10_000
 METADATA_TIMEOUT = 15.0
@@ -38,8 +39,8 @@ class BrokerSession:
     how long (monotonic seconds) this broker may act as a leader; ``on_lost()`` that it may not,
     whatever it was told before: fenced, about to ask for that, or no longer registered.
     ``on_hand_over(partitions)`` stops writes to partitions that others are to lead, and returns
-    all that wait for that. ``disk_stalled()`` says for how many seconds a write has not been
-    answered; ``holds_back()`` whether the controller has yet to learn something before it may
+    all that wait for that. ``disk_stalled()`` says for how many seconds the disk has answered
+    nothing; ``holds_back()`` whether the controller has yet to learn something before it may
     elect this broker. ``on_failed(reason)`` is called where the session cannot go on.
     """
 

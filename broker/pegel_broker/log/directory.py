@@ -122,6 +122,8 @@ class LogDirectory:
         self._dirty: dict[WritableLog, None] = {}
         self._writing: list[WriteBatch] | None = None
         self._writing_since = 0.0  # monotonic seconds, while a write is under way
+        self._reading = 0  # reads that are not yet answered
+        self._reading_since = 0.0  # when one was last answered, or the first of them was asked for
         self._closed = False
         self._scheduled = False
         self._cached: deque[tuple[WritableLog, int, int]] = deque()
@@ -224,12 +226,32 @@ class LogDirectory:
         self._dirty.pop(log, None)
 
     def stalled_seconds(self) -> float:
-        """For how long the write under way has not been answered; 0 where there is none."""
-        if self._writing is None or self.offline is not None:
+        """For how long nothing that was asked of the disk has been answered; 0 where nothing is.
+
+        Reads count as well: where nobody writes, a leader that cannot read serves nobody. The
+        background's work does not, which may rightly take long.
+        """
+        now = self.clock.monotonic()
+        if self.offline is not None:
             return 0.0
-        return self.clock.monotonic() - self._writing_since
+        writing = now - self._writing_since if self._writing is not None else 0.0
+        reading = now - self._reading_since if self._reading else 0.0
+        return max(writing, reading)
 
     # --- other file work ---
+
+    def read(self, call: Callable[[], T], done: Callable[[Outcome[T]], None]) -> None:
+        """Run ``call`` in the read queue."""
+        if not self._reading:
+            self._reading_since = self.clock.monotonic()
+        self._reading += 1
+
+        def answered(outcome: Outcome[T]) -> None:
+            self._reading -= 1
+            self._reading_since = self.clock.monotonic()
+            done(outcome)
+
+        self.reads.run(call, answered)
 
     def run(
         self,
@@ -256,10 +278,8 @@ class LogDirectory:
             else:
                 self.fail(_describe(error))
 
-        queue = {"write": self.writes, "read": self.reads, "background": self.background}[
-            queue_name
-        ]
-        queue.run(call, on_done)
+        run = {"write": self.writes.run, "read": self.read, "background": self.background.run}
+        run[queue_name](call, on_done)
 
     def fail(self, reason: str) -> None:
         """Take the directory offline, once."""

@@ -136,7 +136,7 @@ class LogManager:
         return [keeper.directory for keeper in self._keepers]
 
     def stalled_seconds(self) -> float:
-        """For how long the slowest directory has not answered a write."""
+        """For how long the slowest directory has answered nothing that it was asked for."""
         return max((d.stalled_seconds() for d in self.directories), default=0.0)
 
     @property

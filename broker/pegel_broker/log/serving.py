@@ -178,7 +178,7 @@ def submit(
         if not done.done():
             done.set_exception(error)
 
-    directory.reads.run(call, on_done)
+    directory.read(call, on_done)
 
 
 def find_time(log: StoredLog, timestamp: int) -> asyncio.Future[TimestampOffset | None]:

@@ -149,6 +149,35 @@ def test_a_disk_that_hangs_is_known_by_the_age_of_its_write() -> None:
     run(main)
 
 
+def test_a_disk_that_hangs_is_known_by_its_reads_where_nobody_writes() -> None:
+    """Seed 606306: such a leader held its partition for ever, and could read nothing of it."""
+
+    async def main() -> None:
+        harness = Harness()
+        manager = await harness.manager()
+        log = manager.create("t", 0, TOPIC_ID)
+        log.append_as_leader(batch(), 0, NOW)
+        await settle(log)
+        log.drop_cached(0)
+        harness.disk.cached = False
+        queue = harness.queues.named("log-read")
+        queue.hold()
+        read = log.read(0, 1000, limit_offset=1)
+        assert isinstance(read, asyncio.Future)
+        await drain(5)
+        first = manager.stalled_seconds()
+        await drain(5)
+        log.read(0, 1000, limit_offset=1)  # it waits behind the other
+        assert manager.stalled_seconds() > first > 0
+        queue.release()
+        assert (await read).next_offset == 1
+        await drain(5)
+        assert manager.stalled_seconds() == 0
+        await manager.close()
+
+    run(main)
+
+
 def test_flush_messages_counts_and_flush_ms_waits() -> None:
     async def main() -> None:
         harness = Harness()
