@@ -15,11 +15,14 @@ from pegel_controller.metadata import MetadataDelta, MetadataImage, decode_recor
 from pegel_controller.rpc import messages as m
 from pegel_controller.rpc.channel import ControllerChannel, ControllerUnavailableError
 from pegel_controller.rpc.framing import RpcError, RpcRefusedError
+from pegel_controller.rpc.recovery_messages import LogEnd, ReportLogEndsRequest, Wanted
 
 _log = logging.getLogger("pegel.broker")
 
 # While it waits to serve a broker asks often; a start-up should not wait for an interval.
 EAGER_INTERVAL = 0.010
+# While the controller asks for log ends: there may be more, or some logs do not stand still yet.
+LOG_ENDS_INTERVAL = 0.050
 REGISTER_TIMEOUT = 5.0
 REGISTER_RETRY = 0.100
 # A controller that does not answer within this time is taken for hung.
@@ -39,7 +42,8 @@ class BrokerSession:
     how long (monotonic seconds) this broker may act as a leader; ``on_lost()`` that it may not,
     whatever it was told before: fenced, about to ask for that, or no longer registered.
     ``on_hand_over(partitions)`` stops writes to partitions that others are to lead, and returns
-    all that wait for that. ``disk_stalled()`` says for how many seconds the disk has answered
+    all that wait for that. ``log_ends(wanted)`` says how far logs go that nobody appends to, of
+    partitions that nobody leads. ``disk_stalled()`` says for how many seconds the disk has answered
     nothing; ``holds_back()`` whether the controller has yet to learn something before it may
     elect this broker. ``on_failed(reason)`` is called where the session cannot go on.
     """
@@ -57,6 +61,7 @@ class BrokerSession:
         disk_stalled: Callable[[], float] = lambda: 0.0,
         holds_back: Callable[[], bool] = lambda: False,
         arriving: Callable[[], bool] = lambda: False,
+        log_ends: Callable[[tuple[Wanted, ...]], tuple[LogEnd, ...]] = lambda _wanted: (),
     ) -> None:
         self.image = MetadataImage()
         self.broker_epoch = -1
@@ -74,6 +79,7 @@ class BrokerSession:
         self._disk_stalled = disk_stalled
         self._holds_back = holds_back
         self._arriving = arriving
+        self._log_ends = log_ends
         self._applied_index = self.image.index
         # What was fetched, and how far the log went when this session began to fetch.
         self._fetched = self.image
@@ -212,11 +218,21 @@ class BrokerSession:
         if resigned:
             resign = m.ResignRequest(self._registration.broker_id, self.broker_epoch, resigned)
             await self._channel.call("resign", resign, HEARTBEAT_TIMEOUT)
+        if response.ends_wanted:
+            await self._report_log_ends(response.ends_wanted)
+            return LOG_ENDS_INTERVAL
         if wants_fence and not self._wants_shutdown:
             return self._until_next_beat()
         if self._wants_shutdown or (self.fenced and not self._may_leave.is_set()):
             return EAGER_INTERVAL
         return self._until_next_beat()
+
+    async def _report_log_ends(self, wanted: tuple[Wanted, ...]) -> None:
+        """Partitions wait for a leader: what cannot be answered yet is asked for again soon."""
+        ends = self._log_ends(wanted)
+        if ends:
+            request = ReportLogEndsRequest(self._registration.broker_id, self.broker_epoch, ends)
+            await self._channel.call("report_log_ends", request, HEARTBEAT_TIMEOUT)
 
     def _until_next_beat(self) -> float:
         now = self._world.clock.monotonic()

@@ -7,6 +7,7 @@ import logging
 import uuid
 from collections.abc import Coroutine
 from dataclasses import dataclass
+from functools import partial
 
 import pegel_broker.handlers  # noqa: F401 (registers every handler)
 from pegel.logs import Event
@@ -43,6 +44,7 @@ from pegel_broker.network.listener import ClientListener
 from pegel_broker.offline import OfflineReport
 from pegel_broker.producer_ids import ProducerIds
 from pegel_broker.replication.fetch_session import FetchSessionCache
+from pegel_broker.replication.log_ends import log_ends
 from pegel_broker.replication.manager import ReplicaManager, ReplicationOptions
 from pegel_broker.users import new_door, prepare_users
 from pegel_controller.control.options import ControllerOptions
@@ -203,6 +205,7 @@ class Node:
         options = ControllerOptions(
             lease=config.number("broker.lease.ms") / 1000,
             session_timeout=config.number("broker.session.timeout.ms") / 1000,
+            recovery_timeout=config.number("unclean.recovery.timeout.ms") / 1000,
             static_configs=config.settings,
         )
         self.controller = ControllerNode(
@@ -275,7 +278,7 @@ class Node:
             config.number("broker.heartbeat.interval.ms") / 1000,
             self._on_metadata, self.replicas.on_lease, self.replicas.resign,
             self.replicas.hand_over, self.logs.stalled_seconds, self.offline.pending,
-            self.replicas.arrivals.pending,
+            self.replicas.arrivals.pending, partial(log_ends, self.replicas),
         )  # fmt: skip
         self.replicas.arrivals.on_all_here = self.session.wake
         self.session.start()

@@ -37,6 +37,7 @@ CAUSES: Mapping[str, str] = {
     "fewer are enough": "min.insync.replicas was lowered, so that who left may no longer lead",
     "more are needed": "min.insync.replicas was raised",
     "ordered unclean": "an operator ordered an unclean election",
+    "log ends compared": "all who held everything lost their page cache, and the best log leads",
     "unclean allowed": "an operator allowed unclean elections (unclean.leader.election.enable)",
     "reassigned": "its replicas are being moved",
     "replaced": "a replica's broker is gone for good, and another is built in its place",
@@ -154,6 +155,8 @@ def _why(
         since = "since the topic was created" if made else "for as long as the history goes back"
         first = ", as the first replica of its list" if p.replicas[:1] == (p.leader,) else ""
         return f"{leads}: it has led {since}{first}"
+    if elected.reason == "log ends compared":
+        return f"{leads}: {CAUSES[elected.reason]} ({elected.detail})"
     if elected.reason in {"preferred", "moved", "ordered unclean", "unclean allowed"}:
         return f"{leads}: {CAUSES[elected.reason]}"
     listed = ", ".join(map(str, p.replicas))

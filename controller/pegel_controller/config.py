@@ -222,6 +222,9 @@ BROKER_CONFIGS = _table(
               "How clients have to log in; empty: not at all.",
               choices=("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")),
     ConfigKey("socket.request.max.bytes", _T.INT, "104857600", "Largest request.", minimum=1),
+    ConfigKey("unclean.recovery.timeout.ms", _T.LONG, "10000",
+              "Wait for the log ends of replicas that are away, where all lost their page cache.",
+              minimum=0),
 )  # fmt: skip
 
 _BOUNDS = {

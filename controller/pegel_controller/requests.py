@@ -16,6 +16,7 @@ from pegel_controller.rpc.credential_messages import AlterCredentialsRequest
 from pegel_controller.rpc.framing import RpcRefusedError
 from pegel_controller.rpc.quorum_messages import AddVoterRequest, RemoveVoterRequest
 from pegel_controller.rpc.reassignment_messages import AlterReassignmentsRequest
+from pegel_controller.rpc.recovery_messages import ReportLogEndsRequest
 from pegel_controller.spreading import Spreading
 
 if TYPE_CHECKING:
@@ -70,6 +71,8 @@ class ControllerRequests:
                 return await self._elect(request)
             case m.ResignRequest():
                 return await self._node.respond(controller.resign(now, request))
+            case ReportLogEndsRequest():
+                return await self._node.respond(controller.report_log_ends(now, request))
             case m.RegisterBrokerRequest():
                 return await self._node.respond(controller.register_broker(now, request))
             case m.AllocateProducerIdsRequest():

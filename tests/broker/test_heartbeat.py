@@ -3,126 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import random
-from collections.abc import Callable, Coroutine
-from typing import Any
 from uuid import UUID
 
 import pytest
 
 from pegel.protocol.errors import ErrorCode
-from pegel.seams import World
-from pegel_broker.heartbeat import DISK_STALL_MAX, HEARTBEAT_TIMEOUT, BrokerSession
-from pegel_controller.metadata import MetadataDelta, MetadataImage, encode_records
+from pegel_broker.heartbeat import DISK_STALL_MAX
+from pegel_controller.metadata import MetadataImage, encode_records
 from pegel_controller.metadata import records as r
 from pegel_controller.metadata.wire import Wire
 from pegel_controller.rpc import messages as m
 from pegel_controller.rpc.channel import ControllerUnavailableError
-
-ME = UUID(int=1)
-TOPIC_ID = UUID(int=9)
-NEVER = 3_600.0
-
-
-class HandClock:
-    """Monotonic time that only the script moves."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def wall_ms(self) -> int:
-        return int(self.now * 1000)
-
-
-class Controller:
-    """A channel whose answers the test gives: ``heartbeats`` in order, the last one for ever."""
-
-    def __init__(self, clock: HandClock) -> None:
-        self.clock = clock
-        self.calls: list[tuple[str, Any]] = []
-        self.heartbeats: list[m.HeartbeatResponse | Exception] = [m.HeartbeatResponse()]
-        self.metadata: asyncio.Queue[m.MetadataFetchResponse] = asyncio.Queue()
-        self.takes = 0.0  # how long an answer is under way
-        self.epoch = 10
-        self.drops = 0
-        self.hangs = False
-
-    def named(self, method: str) -> list[Any]:
-        return [request for name, request in self.calls if name == method]
-
-    async def call(self, method: str, request: Wire, timeout: float, **_: object) -> Wire:
-        self.calls.append((method, request))
-        if method == "metadata_fetch":
-            return await self.metadata.get()
-        await asyncio.sleep(0)
-        self.clock.now += self.takes
-        if method == "register_broker":
-            if self.hangs:
-                raise ControllerUnavailableError("no answer")
-            self.epoch += 1
-            return m.RegisterBrokerResponse(broker_epoch=self.epoch)
-        if method == "resign":
-            return m.ResignResponse()
-        assert method == "heartbeat"
-        assert timeout == HEARTBEAT_TIMEOUT
-        answer = self.heartbeats.pop(0) if len(self.heartbeats) > 1 else self.heartbeats[0]
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    def drop(self) -> None:
-        self.drops += 1
-        self.hangs = False  # the next connection leads to another
-
-
-class Session:
-    """The session under test and what it told its broker."""
-
-    def __init__(self, interval: float = NEVER) -> None:
-        self.clock = HandClock()
-        self.controller = Controller(self.clock)
-        self.leases: list[float] = []
-        self.lost = 0
-        self.changes: list[MetadataDelta] = []
-        self.asked: list[tuple[m.HandOver, ...]] = []
-        self.resigned: tuple[m.HandOver, ...] = ()
-        self.stalled = 0.0
-        self.untold = False
-        world = World(self.clock, None, None, None, random.Random(1))  # type: ignore[arg-type]
-        registration = m.RegisterBrokerRequest(1, ME, "localhost", 9092)
-        self.session = BrokerSession(
-            world, self.controller, registration, interval,  # type: ignore[arg-type]
-            lambda delta, _image: self.changes.append(delta),
-            self.leases.append, self._on_lost, self._on_hand_over, lambda: self.stalled,
-            lambda: self.untold,
-        )  # fmt: skip
-
-    def _on_lost(self) -> None:
-        self.lost += 1
-
-    def _on_hand_over(self, partitions: tuple[m.HandOver, ...]) -> tuple[m.HandOver, ...]:
-        self.asked.append(partitions)
-        return self.resigned
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(20):
-            while not condition():
-                await asyncio.sleep(0.001)
-
-    async def beats(self, count: int) -> None:
-        await self.until(lambda: len(self.controller.named("heartbeat")) >= count)
-
-
-def _run(test: Callable[[Session], Coroutine[Any, Any, None]], interval: float = NEVER) -> None:
-    async def body() -> None:
-        session = Session(interval)
-        await test(session)
-        await session.session.close()
-
-    asyncio.run(body())
+from pegel_controller.rpc.recovery_messages import LogEnd
+from tests.support.broker_session import ME, TOPIC_ID, Session, run
 
 
 def _entry(index: int, *records: r.Record) -> m.MetadataEntry:
@@ -141,7 +34,7 @@ def test_it_registers_before_it_beats() -> None:
         assert names[:2] == ["register_broker", "heartbeat"]
         assert s.controller.named("heartbeat")[0].broker_epoch == 11
 
-    _run(main)
+    run(main)
 
 
 def test_a_lease_counts_from_the_sending() -> None:
@@ -156,7 +49,7 @@ def test_a_lease_counts_from_the_sending() -> None:
         sent_at = 100.25  # after the registration, which took as long
         assert s.leases[0] == sent_at + 1.2
 
-    _run(main)
+    run(main)
 
 
 def test_a_fenced_broker_is_eager_and_has_no_lease() -> None:
@@ -171,7 +64,7 @@ def test_a_fenced_broker_is_eager_and_has_no_lease() -> None:
         assert len(s.leases) == 1
         assert s.lost == 2
 
-    _run(main)
+    run(main)
 
 
 def test_a_fence_is_told_at_once_and_so_is_its_end() -> None:
@@ -187,7 +80,7 @@ def test_a_fence_is_told_at_once_and_so_is_its_end() -> None:
         assert s.lost == 1
         assert s.session.unfenced.is_set()
 
-    _run(main)
+    run(main)
 
 
 def test_a_registration_that_is_gone_is_made_again() -> None:
@@ -209,7 +102,7 @@ def test_a_registration_that_is_gone_is_made_again() -> None:
         assert s.lost >= 2
         assert not any(lease > s.clock.now + 1 for lease in s.leases)
 
-    _run(main)
+    run(main)
 
 
 def test_a_controller_that_hangs_is_left() -> None:
@@ -222,7 +115,7 @@ def test_a_controller_that_hangs_is_left() -> None:
         assert s.controller.drops == 1
         assert s.leases == []
 
-    _run(main)
+    run(main)
 
 
 def test_leaders_are_asked_away_before_the_end() -> None:
@@ -240,7 +133,7 @@ def test_leaders_are_asked_away_before_the_end() -> None:
         assert not await other.session.shut_down(0.01)
         await other.session.close()
 
-    _run(main)
+    run(main)
 
 
 def test_what_is_handed_over_is_said_until_it_is_heard() -> None:
@@ -261,7 +154,54 @@ def test_what_is_handed_over_is_said_until_it_is_heard() -> None:
             for x in s.controller.named("resign")
         )
 
-    _run(main)
+    run(main)
+
+
+def test_log_ends_that_are_wanted_are_told_and_the_next_heartbeat_comes_soon() -> None:
+    """Partitions wait for a leader, and the controller may want more."""
+
+    async def main(s: Session) -> None:
+        wanted = ((TOPIC_ID, 0, 7), (TOPIC_ID, 1, 3))
+        s.controller.heartbeats = [
+            m.HeartbeatResponse(fenced=False, ends_wanted=wanted),
+            m.HeartbeatResponse(fenced=False),
+        ]
+        s.ends = (LogEnd(TOPIC_ID, 1, 3, 2, 41),)
+        s.session.start()
+        await s.beats(2)  # the interval of this session is an hour
+        assert s.wanted == [wanted]
+        (told,) = s.controller.named("report_log_ends")
+        assert (told.broker_id, told.broker_epoch, told.ends) == (1, 11, s.ends)
+
+    run(main)
+
+
+def test_where_no_log_stands_still_nothing_is_told_and_it_is_asked_again() -> None:
+    async def main(s: Session) -> None:
+        s.controller.heartbeats = [
+            m.HeartbeatResponse(fenced=False, ends_wanted=((TOPIC_ID, 0, 7),))
+        ]
+        s.session.start()
+        await s.beats(3)
+        assert s.controller.named("report_log_ends") == []
+        s.ends = (LogEnd(TOPIC_ID, 0, 7, 2, 41),)
+        await s.until(lambda: len(s.controller.named("report_log_ends")) > 0)
+
+    run(main)
+
+
+def test_log_ends_that_were_not_heard_are_told_again() -> None:
+    async def main(s: Session) -> None:
+        s.controller.heartbeats = [
+            m.HeartbeatResponse(fenced=False, ends_wanted=((TOPIC_ID, 0, 7),))
+        ]
+        s.ends = (LogEnd(TOPIC_ID, 0, 7, 2, 41),)
+        s.controller.lost = [ControllerUnavailableError("cut off")]
+        s.session.start()
+        await s.until(lambda: len(s.controller.named("report_log_ends")) == 2)
+        assert len(s.controller.named("register_broker")) == 1
+
+    run(main)
 
 
 def test_the_past_is_taken_as_a_whole_and_then_change_by_change() -> None:
@@ -290,7 +230,7 @@ def test_the_past_is_taken_as_a_whole_and_then_change_by_change() -> None:
         assert list(s.changes[1].topics_deleted) == [TOPIC_ID]
         assert [x.from_index for x in s.controller.named("metadata_fetch")] == [0, 1, 2, 3]
 
-    _run(main)
+    run(main)
 
 
 def test_roles_of_an_earlier_life_are_not_taken() -> None:
@@ -309,7 +249,7 @@ def test_roles_of_an_earlier_life_are_not_taken() -> None:
         await s.until(lambda: len(s.changes) == 1)
         assert s.changes[0].brokers_changed[1].new is not None
 
-    _run(main)
+    run(main)
 
 
 def test_what_is_applied_is_told_with_each_heartbeat() -> None:
@@ -323,7 +263,7 @@ def test_what_is_applied_is_told_with_each_heartbeat() -> None:
         ))  # fmt: skip
         assert isinstance(s.session.image, MetadataImage)
 
-    _run(main)
+    run(main)
 
 
 @pytest.mark.parametrize("others", [True, False])
@@ -348,7 +288,7 @@ def test_a_broker_whose_disk_hangs_asks_to_be_fenced_where_others_can_lead(other
         s.stalled = 0.0
         assert not await asked()
 
-    _run(main, interval=0.001)
+    run(main, interval=0.001)
 
 
 class HungDisk(Session):
@@ -438,7 +378,7 @@ def test_a_broker_with_something_to_tell_is_not_elected_before_it_is_told() -> N
         await s.beats(3)
         assert not s.controller.named("heartbeat")[-1].wants_fence
 
-    _run(main)
+    run(main)
 
 
 def test_a_broker_leaves_a_controller_that_hangs_before_it_has_registered() -> None:
@@ -451,4 +391,4 @@ def test_a_broker_leaves_a_controller_that_hangs_before_it_has_registered() -> N
         assert s.controller.drops == 1
         assert len(s.controller.named("register_broker")) == 2
 
-    _run(main)
+    run(main)

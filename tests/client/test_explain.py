@@ -161,6 +161,17 @@ def test_every_cause_that_the_controller_gives_has_its_words() -> None:
     assert given - set(CAUSES) == set()
 
 
+def test_a_leader_that_was_found_by_the_logs() -> None:
+    ends = "broker 1 is not known, broker 2 ends at 41 in epoch 3, broker 3 ends at 0"
+    elected = _change((-1, ()), (2, (2,)), "log ends compared", detail=ends)
+    found = explain_partition("t", _partition(2, (2,)), 2, {2, 3}, (), [elected])
+    words = CAUSES["log ends compared"]
+    assert found.why == f"broker 2 leads t-0 in epoch 5: {words} ({ends})"
+    assert found.timeline[-1][1] == (
+        f"t-0: broker 2 leads, epoch 5, 2 joined the in-sync replicas ({words}: {ends}); in sync: 2"
+    )
+
+
 def test_times_have_their_date_where_it_is_not_todays() -> None:
     at = datetime(2026, 3, 4, 5, 6, 7).astimezone()
     at_ms = int(at.timestamp()) * 1000 + 89

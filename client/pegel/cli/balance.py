@@ -203,7 +203,7 @@ def moves(bootstrap: str, timeout: float, cancel: bool, as_json: bool) -> None:
 @cluster_options
 @click.option(
     "--unclean", is_flag=True,
-    help="Elect any live replica where nobody leads. LOSES records that only others have.",
+    help="Elect the best live replica where nobody leads. LOSES records that only others have.",
 )  # fmt: skip
 @json_option()
 def elect(

@@ -14,6 +14,7 @@ from pegel_controller.control.brokers import BrokerControl, check_epoch
 from pegel_controller.control.configs import plan_configs
 from pegel_controller.control.credentials import plan_credentials
 from pegel_controller.control.options import ControllerOptions, ControllerResult
+from pegel_controller.control.recovery import Recoveries
 from pegel_controller.control.tip import Tip
 from pegel_controller.control.topics import (
     TopicError,
@@ -32,6 +33,7 @@ from pegel_controller.rpc.credential_messages import (
     AlterCredentialsResponse,
 )
 from pegel_controller.rpc.reassignment_messages import AlterReassignmentsRequest
+from pegel_controller.rpc.recovery_messages import ReportLogEndsRequest, ReportLogEndsResponse
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -73,6 +75,7 @@ class Controller:
         self.brokers = BrokerControl(self.options)
         self.handovers = handover.Handovers()
         self.replacements = replacement.Replacements()
+        self.recoveries = Recoveries(self.options.recovery_timeout)
         self._random = random
         self._tip: Tip | None = None
         self._next_balance = 0.0
@@ -107,6 +110,7 @@ class Controller:
         self.brokers.take_over(now, image)
         self.handovers.clear()
         self.replacements.clear()
+        self.recoveries.clear()
         self._next_balance = now + self.options.balance_interval
         self._next_advance = now
 
@@ -148,6 +152,8 @@ class Controller:
         if len(self.handovers) and not response.error:
             asked = handover.wire(self.handovers.of(self.tip, request.broker_id))
             response = replace(response, hand_over=asked)
+        if not response.error and (wanted := self.recoveries.wanted(self.tip, request.broker_id)):
+            response = replace(response, ends_wanted=wanted)
         return ControllerResult(tuple(records), response)
 
     @_atomic
@@ -226,6 +232,15 @@ class Controller:
     # -- partitions
 
     @_atomic
+    def report_log_ends(self, now: float, request: ReportLogEndsRequest) -> ControllerResult:
+        """What replicas hold where nobody leads; the best may be elected now."""
+        error = check_epoch(self.tip, request.broker_id, request.broker_epoch)
+        if error:
+            return ControllerResult((), ReportLogEndsResponse(error))
+        records = self.recoveries.take(now, self.tip, request)
+        return ControllerResult(tuple(records), ReportLogEndsResponse())
+
+    @_atomic
     def alter_partition(self, now: float, request: m.AlterPartitionRequest) -> ControllerResult:
         error = check_epoch(self.tip, request.broker_id, request.broker_epoch)
         if error:
@@ -235,7 +250,9 @@ class Controller:
 
     @_atomic
     def elect_leaders(self, now: float, request: m.ElectLeadersRequest) -> ControllerResult:
-        records, response = elections.elect_leaders(self.tip, request, self.handovers)
+        records, response = elections.elect_leaders(
+            self.tip, request, self.handovers, self.recoveries
+        )
         return ControllerResult(tuple(records), response)
 
     @_atomic
@@ -331,7 +348,7 @@ class Controller:
                     before = self.tip.image
                     self.tip.apply(made)
                     records += [*made, *elections.adopt_minimum(self.tip, before, made)]
-                    records += elections.elect_where_allowed(self.tip, made)
+                    records += elections.elect_where_allowed(self.tip, made, self.recoveries)
             kind, name = resource.resource_type, resource.resource_name
             results.append(m.ConfigResourceResult(kind, name, code, message))
         return ControllerResult(tuple(records), m.AlterConfigsResponse(tuple(results)))
@@ -356,10 +373,11 @@ class Controller:
 
     @_atomic
     def tick(self, now: float) -> ControllerResult:
-        """Session expiry, moves, replacements, and the balance of preferred leaders."""
+        """Session expiry, recoveries, moves, replacements, and the balance of preferred leaders."""
         records = self.brokers.expire(now, self.tip)
         if now >= self._next_advance:
             self._next_advance = now + self.options.reassignment_check_interval
+            records += self.recoveries.advance(now, self.tip)
             records += reassignment.advance_all(self.tip, self.handovers)
             records += self.replacements.plan(now, self.tip, self.handovers)
         if now >= self._next_balance:
@@ -374,7 +392,7 @@ class Controller:
         session = self.brokers.next_deadline()
         if session is not None:
             deadlines.append(session)
-        if self._tip.moving or self._tip.absent:
+        if self._tip.moving or self._tip.absent or self._tip.leaderless:
             deadlines.append(self._next_advance)
         return min(deadlines)
 

@@ -10,6 +10,7 @@ from pegel_controller.control import reassignment
 from pegel_controller.control.configs import MIN_ISR, UNCLEAN
 from pegel_controller.control.handover import Handovers
 from pegel_controller.control.partitions import change_to, needed_in_sync, next_partition
+from pegel_controller.control.recovery import Recoveries
 from pegel_controller.control.tip import Tip
 from pegel_controller.metadata.image import NO_LEADER, MetadataImage, PartitionState
 from pegel_controller.metadata.records import (
@@ -98,11 +99,12 @@ def _check(tip: Tip, broker_id: int, item: m.AlterPartitionItem, old: PartitionS
 
 
 def elect_leaders(
-    tip: Tip, request: m.ElectLeadersRequest, handovers: Handovers
+    tip: Tip, request: m.ElectLeadersRequest, handovers: Handovers, recoveries: Recoveries
 ) -> tuple[list[Record], m.ElectLeadersResponse]:
     """Preferred (0) or unclean (1); with partitions None only changes are reported, as Kafka.
 
-    A live leader is asked to hand over; the response names those as awaited.
+    A live leader is asked to hand over; the response names those as awaited. An unclean election
+    is made at once, of the best log end that is known by then.
     """
     if request.election_type not in (0, 1):
         message = f"Unknown election type {request.election_type}."
@@ -119,7 +121,7 @@ def elect_leaders(
     results = []
     awaited: list[tuple[str, int]] = []
     for name, number in wanted:
-        change, code, why = _elect_one(tip, name, number, request.election_type)
+        change, code, why = _elect_one(tip, name, number, request.election_type, recoveries)
         if change is not None:
             old = tip.image.topics_by_name[name].partitions[number]
             if old.leader == NO_LEADER:
@@ -134,7 +136,7 @@ def elect_leaders(
 
 
 def _elect_one(
-    tip: Tip, name: str, number: int, election_type: int
+    tip: Tip, name: str, number: int, election_type: int, recoveries: Recoveries
 ) -> tuple[PartitionChangeRecord | None, int, str | None]:
     old = tip.image.partition(name, number)
     if old is None:
@@ -152,7 +154,7 @@ def _elect_one(
         return None, code, "The preferred leader was not available."
     change = next_partition(
         topic_id, number, old, old.isr, eligible, min_isr=min_isr,
-        unclean=unclean or election_type == 1,
+        unclean=unclean or election_type == 1, ranking=recoveries.ranking(tip, (topic_id, number)),
         prefer=preferred if election_type == 0 else -1,
         reason="preferred" if election_type == 0 else "ordered unclean",
     )  # fmt: skip
@@ -194,8 +196,10 @@ def adopt_minimum(tip: Tip, before: MetadataImage, configs: Sequence[Record]) ->
     return changes
 
 
-def elect_where_allowed(tip: Tip, configs: Sequence[Record]) -> list[Record]:
-    """Elect anybody who lives wherever these new configs allow it and nobody leads.
+def elect_where_allowed(
+    tip: Tip, configs: Sequence[Record], recoveries: Recoveries
+) -> list[Record]:
+    """Elect the best of those who live wherever these new configs allow it and nobody leads.
 
     Kafka waits for its next round (unclean.leader.election.interval.ms, five minutes); who turns
     this on for a partition that is offline has waited long enough. Applied to the tip.
@@ -210,6 +214,7 @@ def elect_where_allowed(tip: Tip, configs: Sequence[Record]) -> list[Record]:
                 change = next_partition(
                     topic_id, number, old, old.isr, tip.eligible,
                     min_isr=min_isr, unclean=True, reason="unclean allowed",
+                    ranking=recoveries.ranking(tip, (topic_id, number)),
                 )  # fmt: skip
                 if change is not None:
                     changes.append(change)

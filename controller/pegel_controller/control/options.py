@@ -19,6 +19,8 @@ class ControllerOptions:
     lease: float = 1.2
     session_timeout: float = 2.0
     takeover_grace: float = TAKEOVER_GRACE
+    # How long other replicas are waited for where the last known leader may lead (`recovery`).
+    recovery_timeout: float = 10.0
     balance_interval: float = 5.0
     balance_batch_max: int = 1000
     reassignment_check_interval: float = 1.0

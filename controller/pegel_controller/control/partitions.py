@@ -4,7 +4,7 @@ Whatever is to change, elections, moves, resignations or configurations, `change
 record: it keeps the epochs, and refuses what would break a partition.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from uuid import UUID
 
@@ -70,6 +70,7 @@ def next_partition(
     *,
     min_isr: int,
     unclean: bool = False,
+    ranking: Sequence[int] = (),
     lost: int = NO_LEADER,
     emptied: bool = False,
     prefer: int = NO_LEADER,
@@ -80,13 +81,14 @@ def next_partition(
 
     `lost`: a replica whose page cache is gone; it leaves the ELR too. `emptied`: so is its disk.
     `prefer`: ordered leader, used if it is in the ISR. The leader is kept when it may be.
+    `ranking`: the order in which replicas are elected uncleanly, where log ends are known.
     """
     trusted = tuple(
         r for r in old.replicas if r != lost and (r in old.isr or r in old.elr or r in isr)
     )
     recovery = old.leader_recovery_state if recovery_state is None else recovery_state
     known = _last_known(old, trusted, lost, emptied)
-    leader, unsafe = _elect(old, isr, trusted, known, eligible, unclean, prefer)
+    leader, unsafe = _elect(old, isr, trusted, known, eligible, unclean, ranking, prefer)
     if leader != NO_LEADER and leader not in isr:
         isr = (leader,)
     if unsafe:
@@ -110,8 +112,9 @@ def _last_known(
 ) -> tuple[int, ...]:
     """Who held all that was acknowledged when it lost its page cache, the last of them first.
 
-    A disk may have kept it, flushed or by luck: where nobody is trusted any more, the first of
-    them is to lead. One with an empty disk has nothing, and remains only where nobody else does.
+    A disk may have kept it, flushed or by luck: where nobody is trusted any more, log ends are
+    compared once the first of them is back (`recovery`). One with an empty disk has nothing, and
+    remains only where nobody else does.
     """
     known = [r for r in old.last_known_elr if r not in trusted and r != lost]
     was_known = lost in old.isr or lost in old.elr or lost in old.last_known_elr
@@ -127,6 +130,7 @@ def _elect(
     known: tuple[int, ...],
     eligible: Eligible,
     unclean: bool,
+    ranking: Sequence[int],
     prefer: int,
 ) -> tuple[int, bool]:
     """(leader, whether acknowledged data may be missing there)."""
@@ -140,11 +144,12 @@ def _elect(
     for replica in trusted:
         if eligible(replica):
             return replica, False
-    if not trusted and known and eligible(known[0]):
-        return known[0], True
+    if not trusted and known == old.replicas and len(known) == 1 and eligible(known[0]):
+        return known[0], True  # nobody else has a log to compare it with
     if unclean:
         # One that is being added may hold nothing yet.
-        for replica in sorted(old.replicas, key=lambda r: r in old.adding):
+        by_metadata = sorted(old.replicas, key=lambda r: (r not in known[:1], r in old.adding))
+        for replica in ranking or by_metadata:
             if eligible(replica):
                 return replica, True
     return NO_LEADER, False

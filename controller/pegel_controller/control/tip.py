@@ -1,11 +1,12 @@
-"""The speculative image (committed + proposed) with its indexes: by broker, and who moves."""
+"""The speculative image (committed + proposed) with its indexes: by broker, who moves, and what
+nobody leads."""
 
 from collections.abc import Callable, Mapping, Sequence
 from uuid import UUID
 
 from pegel_controller.config import topic_value
 from pegel_controller.control.partitions import next_partition
-from pegel_controller.metadata.image import MetadataImage, PartitionState
+from pegel_controller.metadata.image import NO_LEADER, MetadataImage, PartitionState
 from pegel_controller.metadata.records import (
     BrokerFencedRecord,
     BrokerRegisteredRecord,
@@ -29,6 +30,7 @@ class Tip:
         self._partitions_of: dict[int, dict[PartitionKey, None]] = {}
         # Partitions whose reassignment is under way, in the order in which they began.
         self.moving: dict[PartitionKey, None] = {}
+        self.leaderless: dict[PartitionKey, None] = {}
         # Brokers that are fenced, or that hold replicas and are registered no more.
         self.absent: dict[int, None] = {b: None for b, s in image.brokers.items() if s.fenced}
         for topic in image.topics_by_id.values():
@@ -36,6 +38,8 @@ class Tip:
                 self._index(topic.topic_id, number, partition.replicas)
                 if partition.reassigning:
                     self.moving[topic.topic_id, number] = None
+                if partition.leader == NO_LEADER:
+                    self.leaderless[topic.topic_id, number] = None
         for broker in self._partitions_of:
             if broker not in image.brokers:
                 self.absent[broker] = None
@@ -49,12 +53,17 @@ class Tip:
             if isinstance(record, PartitionChangeRecord):
                 if record.replicas:
                     self._move(record)
+                if record.leader == NO_LEADER:
+                    self.leaderless[record.topic_id, record.partition] = None
+                elif self.leaderless:
+                    self.leaderless.pop((record.topic_id, record.partition), None)
             elif isinstance(record, PartitionRecord):
                 self._index(record.topic_id, record.partition, record.replicas)
             elif isinstance(record, TopicRemovedRecord):
                 topic = self.image.topics_by_id[record.topic_id]
                 for number, partition in enumerate(topic.partitions):
                     self.moving.pop((topic.topic_id, number), None)
+                    self.leaderless.pop((topic.topic_id, number), None)
                     for broker in partition.replicas:
                         self._partitions_of[broker].pop((topic.topic_id, number), None)
             elif isinstance(

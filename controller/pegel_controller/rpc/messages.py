@@ -23,6 +23,11 @@ from pegel_controller.rpc.reassignment_messages import (
     AlterReassignmentsRequest,
     AlterReassignmentsResponse,
 )
+from pegel_controller.rpc.recovery_messages import (
+    ReportLogEndsRequest,
+    ReportLogEndsResponse,
+    Wanted,
+)
 
 NO_UUID = UUID(int=0)
 # Topic id, partition, leader epoch.
@@ -70,7 +75,8 @@ class HeartbeatResponse(Wire):
     """The lease of `lease_ms` counts from when the broker SENT the heartbeat.
 
     `hand_over`: (topic id, partition, leader epoch) that another replica is to lead. The broker
-    stops accepting writes for them and says so with `resign`.
+    stops accepting writes for them and says so with `resign`. `ends_wanted`: partitions that nobody
+    leads in that leader epoch; the broker says with `report_log_ends` how far its logs go.
     """
 
     error: int = 0
@@ -80,6 +86,7 @@ class HeartbeatResponse(Wire):
     should_shut_down: bool = False
     lease_ms: int = 0
     hand_over: tuple[HandOver, ...] = ()
+    ends_wanted: tuple[Wanted, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -446,6 +453,7 @@ METHODS: dict[str, tuple[type[Wire], type[Wire]]] = {
     "register_broker": (RegisterBrokerRequest, RegisterBrokerResponse),
     "heartbeat": (HeartbeatRequest, HeartbeatResponse),
     "resign": (ResignRequest, ResignResponse),
+    "report_log_ends": (ReportLogEndsRequest, ReportLogEndsResponse),
     "alter_partition": (AlterPartitionRequest, AlterPartitionResponse),
     "create_topics": (CreateTopicsRequest, CreateTopicsResponse),
     "delete_topics": (DeleteTopicsRequest, DeleteTopicsResponse),

@@ -21,6 +21,7 @@ from pegel_controller.rpc.reassignment_messages import (
     AlterReassignmentsRequest,
     ReassignablePartition,
 )
+from pegel_controller.rpc.recovery_messages import LogEnd, ReportLogEndsRequest
 
 
 class Harness:
@@ -68,6 +69,29 @@ class Harness:
     def heartbeat(self, broker: int, **more):
         request = m.HeartbeatRequest(broker, self.epochs[broker], self.index, **more)
         return self.commit(self.controller.heartbeat(self.now, request)).response
+
+    def answer(self, broker: int, offset: int, epoch: int = 0, only: int | None = None) -> int:
+        """Its logs (or that of partition ``only``) end there; how many it was asked for."""
+        wanted = self.heartbeat(broker).ends_wanted
+        self.report(
+            broker,
+            *(LogEnd(*w, epoch, offset) for w in wanted if only is None or w[1] == only),
+        )
+        return len(wanted)
+
+    def report(self, broker: int, *ends: LogEnd, broker_epoch: int | None = None) -> int:
+        broker_epoch = self.epochs[broker] if broker_epoch is None else broker_epoch
+        request = ReportLogEndsRequest(broker, broker_epoch, ends)
+        return self.commit(self.controller.report_log_ends(self.now, request)).response.error
+
+    def let_pass(self, seconds: float, *alive: int) -> None:
+        """In steps of half a second, with heartbeats of those who live."""
+        end = self.now + seconds
+        while self.now < end:
+            self.now = min(end, self.now + 0.5)
+            for broker in alive:
+                self.heartbeat(broker)
+            self.commit(self.controller.tick(self.now))
 
     def start(self, *brokers: int, **more) -> None:
         for broker in brokers:

@@ -122,6 +122,9 @@ def test_last_known_leader_leads_when_every_page_cache_was_lost() -> None:
         h.kill(broker)
     last = h.partition().elr[0]
     h.start(1, 2, 3, boot="another")
+    for broker in (1, 2, 3):
+        assert h.partition().leader == -1
+        h.answer(broker, 9 + (broker == last))
     assert h.partition().leader == last
     assert h.partition().leader_recovery_state == 1
 

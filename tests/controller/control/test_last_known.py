@@ -20,11 +20,18 @@ def test_a_new_disk_does_not_lead_where_another_kept_what_was_acknowledged() -> 
     h.register(second, boot="another")
     h.register(third, boot="another")
     assert h.partition().last_known_elr == (third, second)
-    h.heartbeat(second)
+    h.answer(first, 10)
+    h.answer(second, 10)
     assert h.partition().leader == -1, "the third may hold what the second lacks"
+    h.kill(second)
     h.kill(third)
     assert not h.register(third, boot="yet another", disk=2).error
-    assert (h.partition().leader, h.partition().isr) == (second, (second,))
+    h.answer(third, 0, -1)
+    h.let_pass(h.controller.options.recovery_timeout + 1, first, third)
+    assert h.partition().leader == -1, "the second may hold what the first lacks"
+    assert not h.register(second, boot="yet another").error
+    h.answer(second, 10)
+    assert (h.partition().leader, h.partition().isr) == (first, (first,))
     assert h.partition().leader_recovery_state == 1
     assert h.partition().last_known_elr == (), "what the others have counts no more"
 
@@ -36,7 +43,11 @@ def test_an_empty_disk_does_not_lead_before_one_that_was_in_sync_with_it() -> No
     h.register(third, disk=2)
     h.heartbeat(third)
     assert (h.partition().leader, h.partition().last_known_elr) == (-1, (second,))
-    h.heartbeat(second)
+    h.answer(third, 0, -1)
+    h.let_pass(h.controller.options.recovery_timeout + 1, third)
+    assert h.partition().leader == -1
+    h.answer(second, 10)
+    h.let_pass(h.controller.options.recovery_timeout + 1, second, third)
     assert h.partition().leader == second
 
 

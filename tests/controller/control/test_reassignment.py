@@ -181,7 +181,8 @@ def test_cancel_does_not_forget_the_last_known_leader() -> None:
     state = h.partition()
     assert (state.isr, state.elr, state.last_known_elr) == ((), (), (3,))
     assert h.cancel() == ErrorCode.INVALID_REPLICA_ASSIGNMENT
-    h.heartbeat(3)
+    h.answer(3, 10)
+    h.let_pass(h.controller.options.recovery_timeout + 1, 3)
     assert h.partition().leader == 3
 
 

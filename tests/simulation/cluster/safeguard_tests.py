@@ -8,6 +8,7 @@ _BELOW_MIN_ISR = "test_the_high_watermark_stands_still_below_min_isr"
 _FAULTS = "tests/broker/log/test_faults.py"
 _FAILED_SYNC = "test_after_a_failed_sync_nothing_more_is_stable_and_the_directory_is_offline"
 _CONTROLLER = "tests/controller/control/test_controller.py"
+_RECOVERY = "tests/controller/control/test_recovery.py"
 _WRITERS = "tests/broker/replication/test_writers.py"
 _EARLIER_LIFE = "test_what_an_earlier_life_of_a_broker_says_does_not_count"
 _MINIMUM = "tests/controller/control/test_minimum.py"
@@ -63,6 +64,19 @@ BY_TESTS = {
     "a new, empty disk does not lead where another may hold what was acknowledged": (
         "tests/controller/control/test_last_known.py::"
         "test_a_new_disk_does_not_lead_where_another_kept_what_was_acknowledged"
+    ),
+    "the best log leads where nobody is trusted (KIP-966)": (
+        f"{_RECOVERY}::test_the_longest_log_leads_and_not_the_last_known"
+    ),
+    "who may hold more than the last known is waited for": (
+        f"{_RECOVERY}::test_who_left_cleanly_and_is_remembered_by_nobody_leads"
+    ),
+    "a log end counts in the life in which it was told": (
+        f"{_RECOVERY}::test_an_answer_of_an_earlier_life_does_not_count"
+    ),
+    "a log tells its end only while nobody leads": (
+        "tests/broker/replication/test_log_ends.py::"
+        "test_a_log_tells_its_end_where_nobody_leads_in_the_epoch_that_is_asked_for"
     ),
     "what a loss of power took is not expected by the starts after it": (
         "tests/broker/log/test_recovery.py::"

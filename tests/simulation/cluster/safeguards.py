@@ -241,6 +241,30 @@ _TABLE: list[tuple[str, str, str, str]] = [
         "if was_known:",
     ),
     (
+        "the best log leads where nobody is trusted (KIP-966)",
+        "pegel_controller.control.recovery:Recoveries._elect",
+        "ranking = self.ranking(tip, key)",
+        "ranking = (first,)",
+    ),
+    (
+        "who may hold more than the last known is waited for",
+        "pegel_controller.control.recovery:Recoveries._elect",
+        "if late and now < round_.since + self.timeout:",
+        "if first not in ends:",
+    ),
+    (
+        "a log end counts in the life in which it was told",
+        "pegel_controller.control.recovery:Recoveries.ends",
+        "and brokers[replica].broker_epoch == epoch",
+        "",
+    ),
+    (
+        "a log tells its end only while nobody leads",
+        "pegel_broker.replication.log_ends:log_ends",
+        "isinstance(state, Idle) and state.epoch == epoch and",
+        "",
+    ),
+    (
         "what a loss of power took is not expected by the starts after it",
         "pegel_broker.log.opening:_lower_high_watermarks",
         "if rows != checkpointed:",
