@@ -144,7 +144,7 @@ _TABLE: list[tuple[str, str, str, str]] = [
     (
         "nothing is acknowledged after a failed write",
         "pegel_broker.log.directory:LogDirectory._on_written",
-        "if error is not None:",
+        "if outcome.error is not None:",
         "if False:",
     ),
     # -- duplicates and order
