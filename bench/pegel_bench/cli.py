@@ -6,10 +6,12 @@ from typing import Any
 
 import click
 
+from pegel.cli.options import parse_settings
 from pegel_bench.options import (
     DRIVERS,
     check_drivers,
     choices,
+    client_set,
     common,
     load_options,
     numbers,
@@ -69,6 +71,7 @@ def _spec(setup: dict[str, Any], seed: int, **more: Any) -> Any:
 @click.option("--connections", type=click.IntRange(1, 10_000), default=1, show_default=True,
               help="Connections to each leader.")  # fmt: skip
 @_client
+@client_set
 @load_options(record_bytes=100)
 @common
 def throughput(**options: Any) -> None:
@@ -80,7 +83,7 @@ def throughput(**options: Any) -> None:
     acks = choices(setup["acks"], _ACKS, "--acks")
     partitions = numbers(setup["partitions"], "--partitions")
     drivers = choices(setup["drivers"], DRIVERS, "--client")
-    check_drivers(drivers)
+    client_settings = _client_settings(setup, drivers)
     _check_processes(setup["processes"], min(partitions))
     from pegel_bench.load.spec import records_in
 
@@ -88,6 +91,7 @@ def throughput(**options: Any) -> None:
     spec = _spec(
         setup, shared["seed"], batch_records=setup["batch_records"],
         in_flight=setup["in_flight"], connections=setup["connections"],
+        client_settings=client_settings,
     )  # fmt: skip
 
     def work(bench: Any) -> None:
@@ -147,6 +151,7 @@ def latency(**options: Any) -> None:
 @click.option("--fetch-bytes", type=click.IntRange(min=1024), default=1024 * 1024,
               show_default=True, help="Most bytes of one partition in a fetch.")  # fmt: skip
 @_client
+@client_set
 @load_options(record_bytes=1000)
 @common
 def consume(**options: Any) -> None:
@@ -156,13 +161,14 @@ def consume(**options: Any) -> None:
     """
     shared, setup = _split(options)
     drivers = choices(setup["drivers"], DRIVERS, "--client")
-    check_drivers(drivers)
+    client_settings = _client_settings(setup, drivers, reads=True)
     _check_processes(setup["processes"], setup["partitions"])
     from pegel_bench.load.spec import records_in
 
     spec = _spec(
         setup, shared["seed"], partitions=setup["partitions"], fetch_bytes=setup["fetch_bytes"],
         batch_records=records_in(500_000, setup["record_bytes"]),
+        client_settings=client_settings,
     )  # fmt: skip
 
     def work(bench: Any) -> None:
@@ -235,6 +241,17 @@ def failover(**options: Any) -> None:
         failover(bench, spec, hows, drivers, whoms)
 
     run(shared, setup, work)
+
+
+def _client_settings(
+    setup: dict[str, Any], drivers: list[str], *, reads: bool = False
+) -> dict[str, str]:
+    """Of ``--client-set``, in ``setup`` from now on as the report tells it."""
+    settings: dict[str, str] = parse_settings(setup.pop("client_set"), "--client-set")
+    check_drivers(drivers, settings, reads=reads)
+    if settings:
+        setup["client_settings"] = settings
+    return settings
 
 
 def _installed() -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import click
@@ -102,16 +102,40 @@ def choices(text: str, allowed: tuple[str, ...], hint: str) -> list[str]:
     return found
 
 
-def check_drivers(drivers: list[str]) -> None:
-    """Raises click.BadParameter where a driver's package is missing."""
+def check_drivers(
+    drivers: list[str], client_settings: Mapping[str, str] | None = None, *, reads: bool = False
+) -> None:
+    """Raises click.BadParameter: a driver's package is missing, or librdkafka refuses a setting.
+
+    ``reads``: the settings are those of a consumer, not of a producer.
+    """
     if "librdkafka" in drivers:
         try:
-            import confluent_kafka  # noqa: F401
+            import confluent_kafka
         except ImportError:
             raise click.BadParameter(
                 "librdkafka needs the package confluent-kafka: pip install confluent-kafka",
                 param_hint="--client",
             ) from None
+        client = confluent_kafka.Consumer if reads else confluent_kafka.Producer
+        try:
+            client(({"group.id": "check"} if reads else {}) | dict(client_settings or {}))
+        except confluent_kafka.KafkaException as error:
+            raise click.BadParameter(
+                f"librdkafka says: {error.args[0].str()}", param_hint="--client-set"
+            ) from None
+    elif client_settings:
+        raise click.BadParameter(
+            "they are librdkafka's: add --client librdkafka", param_hint="--client-set"
+        )
+
+
+def client_set(function: F) -> F:
+    """``--client-set``, of the workloads that librdkafka can make."""
+    return click.option(
+        "--client-set", multiple=True, metavar="KEY=VALUE",
+        help="Of librdkafka, by its own names, such as fetch.queue.backoff.ms=10; repeatable.",
+    )(function)  # fmt: skip
 
 
 def run(shared: dict[str, Any], setup: dict[str, Any], work: Callable[[Any], None]) -> None:

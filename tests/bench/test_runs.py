@@ -160,6 +160,9 @@ def test_nobody_answers_at_the_bootstrap_address() -> None:
         (["latency", "--client", "java"], "'java' is none of"),
         (["failover", "--how", "unplug"], "'unplug' is none of"),
         (["sweep", "--over", "moons"], "moons"),
+        (["consume", "--client-set", "queued.min.messages=1"], "add --client librdkafka"),
+        (["consume", "--client", "librdkafka", "--client-set", "q=1"], "configuration property"),
+        (["throughput", "--client", "librdkafka", "--client-set", "linger.ms=x"], "Invalid value"),
     ],
 )
 def test_wrong_usage_is_said_before_anything_starts(arguments: list[str], complaint: str) -> None:

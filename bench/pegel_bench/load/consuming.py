@@ -204,6 +204,7 @@ def _consume_librdkafka(spec: LoadSpec, meter: Meter) -> None:
             "enable.auto.commit": False,
             "max.partition.fetch.bytes": spec.fetch_bytes,
         }
+        | spec.client_settings
     )
     try:
         consumer.assign([TopicPartition(spec.topic, p, 0) for p in spec.own_partitions])

@@ -45,6 +45,7 @@ def run(spec: LoadSpec, control: Control) -> LoadResult:
             "delivery.report.only.error": True,
             "message.timeout.ms": int(spec.drain * 1000),
         }
+        | spec.client_settings
     )
     values = values_of(random.Random(spec.seed), _CHUNK, spec.record_bytes)
     own = spec.own_partitions

@@ -22,6 +22,7 @@ class LoadSpec:
         connections: connections to each leader.
         fetch_bytes: most bytes of one partition in a fetch.
         pids: processes of the brokers, whose CPU time is read around the measurement.
+        client_settings: of librdkafka, by its own names; they win over those of the load.
         drain: longest wait for what is unanswered at the end.
         max_bytes: stop the measurement early after so many record bytes; 0 means never.
     """
@@ -49,6 +50,7 @@ class LoadSpec:
     workers: int = 1
     fetch_bytes: int = 1024 * 1024
     pids: list[int] = field(default_factory=list)
+    client_settings: dict[str, str] = field(default_factory=dict)
 
     @property
     def own_partitions(self) -> list[int]:
