@@ -34,6 +34,8 @@ DETAIL_LENGTH_MAX = 200
 
 End = tuple[int, int]  # leader epoch of the last record, log end offset: the larger, the better
 
+_Seen = tuple[object, object]  # topics and brokers of an image
+
 
 @dataclass(slots=True)
 class _Round:
@@ -53,22 +55,22 @@ class Recoveries:
         """`timeout`: seconds to wait for replicas other than the first of the last known."""
         self.timeout = timeout
         self._rounds: dict[PartitionKey, _Round] = {}
-        # The topics and brokers for which a broker had nothing more to answer: while both are as
-        # they were, its heartbeats cost nothing here.
-        self._answered: dict[int, tuple[object, object]] = {}
+        # The metadata with which a broker had nothing more to answer, and those that `advance` has
+        # looked through: while they are as they were, neither looks at any partition again.
+        self._answered: dict[int, _Seen] = {}
+        self._advanced: _Seen | None = None
 
     def clear(self) -> None:
         self._rounds.clear()
         self._answered.clear()
+        self._advanced = None
 
     def wanted(self, tip: Tip, broker: int) -> tuple[Wanted, ...]:
         """The partitions that `broker` is to tell the log ends of."""
         if not tip.leaderless:
             self.clear()
             return ()
-        state_of_all = (tip.image.topics_by_id, tip.image.brokers)
-        known = self._answered.get(broker)
-        if known is not None and all(a is b for a, b in zip(known, state_of_all, strict=True)):
+        if _is_seen(self._answered.get(broker), tip):
             return ()
         found: list[Wanted] = []
         for key in tip.leaderless:
@@ -82,12 +84,12 @@ class Recoveries:
                 if len(found) == ENDS_PER_HEARTBEAT_MAX:
                     break
         if not found:
-            self._answered[broker] = state_of_all
+            self._answered[broker] = _seen(tip)
         return tuple(found)
 
     def take(self, now: float, tip: Tip, request: ReportLogEndsRequest) -> list[Record]:
         """What a broker answers, and the elections that it decides; applied to the tip."""
-        told = []
+        told: dict[PartitionKey, None] = {}
         for end in request.ends:
             key = (end.topic_id, end.partition)
             if key not in tip.leaderless:
@@ -96,11 +98,15 @@ class Recoveries:
             if end.leader_epoch == state.leader_epoch and request.broker_id in state.replicas:
                 answer = (request.broker_epoch, (end.last_epoch, end.end_offset))
                 self._round(key, state).ends[request.broker_id] = answer
-                told.append(key)
-        return self._decide(now, tip, told)
+                told[key] = None
+        return self._decide(now, tip, list(told))
 
     def advance(self, now: float, tip: Tip) -> list[Record]:
         """Elect where the wait is over; applied to the tip."""
+        if _is_seen(self._advanced, tip):
+            waiting = [key for key, round_ in self._rounds.items() if round_.since is not None]
+            return self._decide(now, tip, waiting)
+        self._advanced = _seen(tip)
         for key in [key for key in self._rounds if key not in tip.leaderless]:
             del self._rounds[key]
         return self._decide(now, tip, list(tip.leaderless))
@@ -173,6 +179,15 @@ class Recoveries:
         )  # fmt: skip
         assert change is not None
         return replace(change, detail=_told(state, ends))
+
+
+def _seen(tip: Tip) -> _Seen:
+    return tip.image.topics_by_id, tip.image.brokers
+
+
+def _is_seen(before: _Seen | None, tip: Tip) -> bool:
+    """Whether nothing has changed since: an image shares what did not."""
+    return before is not None and all(a is b for a, b in zip(before, _seen(tip), strict=True))
 
 
 def _may_have_an_end(tip: Tip, key: PartitionKey, replica: int) -> bool:

@@ -83,6 +83,19 @@ def test_what_was_answered_costs_nothing_until_something_changes(
     assert h.heartbeat(second).ends_wanted == ()
 
 
+def test_what_stays_offline_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    h = without_power()
+    first, second, _ = order(h)
+    h.answer(second, 5)
+    h.let_pass(5, second)
+    with monkeypatch.context() as patched:
+        patched.setattr(recovery.Recoveries, "_elect", None)  # it would be called to decide
+        h.let_pass(60, second)
+    h.answer(first, 6)
+    h.let_pass(wait(h) + 1, first, second)
+    assert h.partition().leader == first
+
+
 def test_one_heartbeat_asks_for_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recovery, "ENDS_PER_HEARTBEAT_MAX", 2)
     h = without_power(count=5)
@@ -208,6 +221,17 @@ def test_what_is_led_or_gone_by_now_is_passed_over() -> None:
     assert not h.report(first, late)
     h.heartbeat(third)
     assert h.heartbeat(first).ends_wanted == ()
+
+
+def test_an_end_that_is_told_twice_elects_once() -> None:
+    h = without_power()
+    first, second, third = order(h)
+    h.answer(second, 1)
+    h.answer(third, 1)
+    wanted = h.heartbeat(first).ends_wanted[0]
+    epoch = h.partition().partition_epoch
+    assert not h.report(first, LogEnd(*wanted, 0, 9), LogEnd(*wanted, 0, 8))
+    assert h.partition().partition_epoch == epoch + 1
 
 
 def test_another_broker_cannot_answer() -> None:
