@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
+
 from pegel_broker.replication.partition import Leader
 from tests.simulation.cluster.checks import Checker, Observer, unhealthy
 from tests.simulation.cluster.cluster import Cluster, Shape
@@ -223,3 +225,54 @@ def test_a_loss_of_power_is_not_hidden_by_a_life_that_never_registered() -> None
         told.pass_time(5.0)
         nodes[other].release()
         told.until_healthy()
+
+
+def _lose_power(told: Story, node: int, *, kept: bool) -> None:
+    """It stays down; its disk has kept what was written to the topic, or nothing."""
+    machine = told.cluster.nodes[node]
+    for path, file in machine.disk.files.items():
+        if path.startswith("/data/log/t-0/") and path.endswith(".log"):
+            file.data[:] = file.data if kept else b""
+            file.durable = bytes(file.data)
+    machine.down = 1
+    machine.power_off()
+
+
+def _ends(told: Story) -> set[int]:
+    return {h.log.log_end_offset for _, h in told.cluster.hosted() if h.core.topic == "t"}
+
+
+@pytest.mark.parametrize("keeper", [1, 2, 3])
+def test_after_a_loss_of_power_of_all_the_best_log_leads(keeper: int) -> None:
+    """The last known leader did, whatever its disk had kept (seed 301180)."""
+    with story() as told:
+        told.write(*(b"%d" % n for n in range(20)))
+        for n in told.cluster.nodes:
+            _lose_power(told, n, kept=n == keeper)
+        for machine in told.cluster.nodes.values():
+            machine.release()
+        told.until_healthy()
+        assert _ends(told) == {20}
+
+
+def test_who_left_cleanly_before_a_loss_of_power_is_waited_for() -> None:
+    """Nobody remembers it: two were enough without it (seed 400437)."""
+    with story(shape=Shape(nodes=5)) as told:
+        told.write(*(b"%d" % n for n in range(20)))
+        nodes = told.cluster.nodes
+        state = told.cluster.image().partition("t", 0)
+        assert state is not None
+        clean, *others = state.replicas
+        nodes[clean].down = 1
+        nodes[clean].stop()
+        told.pass_time(2.0)
+        for n in others:
+            _lose_power(told, n, kept=False)
+        told.pass_time(3.0)
+        for n in others:
+            nodes[n].release()
+        told.pass_time(5.0)
+        assert told.leader == -1
+        nodes[clean].release()
+        told.until_healthy()
+        assert _ends(told) == {20}
