@@ -8,12 +8,13 @@ import random
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pegel
 from pegel.config import ClientOptions
 from pegel.errors import PegelError
+from pegel_bench import costs
 from pegel_bench.environment import environment
 from pegel_bench.fleet import Interrupt, run_workers
 from pegel_bench.load.asking import Asker
@@ -51,6 +52,8 @@ class Bench:
     min_insync: int = 2
     seed: int = 0
     topic_config: dict[str, str] = field(default_factory=dict)
+    # Look into the brokers' processor time and system calls, once for each case.
+    costs: bool = False
     # Goes before the case of every row: what tells the sections of one run apart.
     context: dict[str, Any] = field(default_factory=dict)
     report: Report = field(init=False)
@@ -171,6 +174,11 @@ class Bench:
             megabytes = row.figures.get("mb_per_s", 0.0) * row.figures["seconds"]
             if megabytes:
                 row.figures["cpu_ms_per_mb"] = row.figures["broker_cpu_s"] / megabytes * 1e3
+        if self.costs and number == 1 and spec.pids and not self.interrupt.asked:
+            again = replace(spec, warm_up=0.0, verify=False)
+            row.costs = costs.observe(
+                lambda: self.load(target, again, f"costs of {text}"), spec.pids
+            )
         return row
 
 

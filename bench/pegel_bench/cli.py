@@ -20,7 +20,7 @@ from pegel_bench.options import (
 
 _SHARED = (
     "bootstrap", "compare", "brokers", "replication", "min_insync", "topic_config", "settings",
-    "kafka_settings", "kafka_heap", "rounds", "seed", "as_json", "csv_file", "html_file",
+    "kafka_settings", "kafka_heap", "rounds", "seed", "as_json", "costs", "csv_file", "html_file",
     "prometheus",
 )  # fmt: skip
 _ACKS = ("0", "1", "all")

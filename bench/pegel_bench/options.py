@@ -39,6 +39,10 @@ _COMMON = [
                  help="Alternations.  [default: 1; 3 with --compare]"),
     click.option("--seed", type=int, default=0, show_default=True, help="Of the record values."),
     click.option("--json", "as_json", is_flag=True, help="Print one JSON document, not a table."),
+    click.option("--costs", is_flag=True,
+                 help="Then load the brokers that were started here once more under perf and under "
+                      "strace (as installed): what their processor time is spent on, and the "
+                      "system calls of a request."),
     click.option("--csv", "csv_file", metavar="FILE", help="Write a line for each measurement."),
     click.option("--html", "html_file", metavar="FILE", help="Write one page with plots."),
     click.option("--prometheus", type=click.IntRange(0, 65535), metavar="PORT",
@@ -147,6 +151,7 @@ def run(shared: dict[str, Any], setup: dict[str, Any], work: Callable[[Any], Non
 
     from pegel.errors import PegelError
     from pegel.testing import ClusterError
+    from pegel_bench import costs
     from pegel_bench.bench import Bench, Watcher
     from pegel_bench.fleet import Interrupt
     from pegel_bench.report.metrics import Metrics
@@ -186,6 +191,9 @@ def run(shared: dict[str, Any], setup: dict[str, Any], work: Callable[[Any], Non
                 min_insync=min_insync, seed=shared["seed"],
                 topic_config=parse_settings(shared["topic_config"], "--topic-config"),
             )  # fmt: skip
+            if shared["costs"]:
+                costs.check()
+                bench.costs = True
             if setup.get("first_warm_up") is None:
                 setup["first_warm_up"] = 8.0 if len(found) > 1 else 0.0
             work(bench)
@@ -253,13 +261,14 @@ def _explain(error: Exception) -> str:
 
 def _report(shared: dict[str, Any], console: Any, bench: Any) -> None:
     from pegel.cli.output import print_json
-    from pegel_bench.report import files, goals, markdown, page, table
+    from pegel_bench.report import costs, files, goals, markdown, page, table
 
     report = bench.report
     if shared["as_json"]:
         print_json(files.document(report))
     else:
         table.show(console, report)
+        costs.show(console, report)
         goals.show(console, report)
     if shared["csv_file"]:
         files.write_csv(report, shared["csv_file"])

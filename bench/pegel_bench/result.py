@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pegel_bench.costs import Costs
 from pegel_bench.goals import Goal
 
 
@@ -22,6 +23,7 @@ class Row:
         curve: points (percentile, milliseconds) of the latencies.
         events: moments of a time line: (milliseconds, text).
         ok: every acknowledged record was there.
+        costs: of the first round, where they were asked for.
     """
 
     target: str
@@ -38,6 +40,7 @@ class Row:
     ok: bool = True
     verified: bool = False
     interrupted: bool = False
+    costs: Costs | None = None
 
     @property
     def label(self) -> str:

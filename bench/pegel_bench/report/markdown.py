@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from pegel_bench.report import goals
+from pegel_bench.report import costs, goals
 from pegel_bench.report.table import ratio_rows, summary_rows
 from pegel_bench.result import Report
 from pegel_bench.verdict import judge
@@ -30,6 +30,8 @@ def markdown(report: Report) -> str:
         parts += [f"{goals.tally(verdicts)}.", _table(goals.HEADINGS, goals.lines(verdicts))]
     for workload, headings, lines in summary_rows(report):
         parts += [f"### {workload}", _table(headings, lines)]
+    for title, headings, lines in costs.tables(report):
+        parts += [f"### {title}", _table(headings, lines)]
     ratios = ratio_rows(report)
     if ratios:
         heads = ("workload", "case", "figure", "targets", "median", "range", "rounds", "")

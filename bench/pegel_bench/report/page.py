@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from pegel_bench.report import goals, svg
+from pegel_bench.report import costs, goals, svg
 from pegel_bench.report.table import COLUMNS, HEADLINE, heading, ratio_rows, summary_rows
 from pegel_bench.result import Report, Row, figure_summary, grouped
 from pegel_bench.verdict import judge
@@ -76,6 +76,8 @@ def page(report: Report) -> str:
         body.append(f"<h2>{escape(workload)}</h2>")
         body.append(_plots(workload, rows, list(report.targets)))
         body.append(_table(headings, lines, text_columns=len(headings) - len(_shown(rows)) - 1))
+    for title, headings, lines in costs.tables(report):
+        body.append(f"<h2>{escape(title.capitalize())}</h2>" + _table(headings, lines, 2))
     ratios = ratio_rows(report)
     if ratios:
         body.append("<h2>Ratios, round by round</h2>")
