@@ -55,14 +55,16 @@ class Recoveries:
         """`timeout`: seconds to wait for replicas other than the first of the last known."""
         self.timeout = timeout
         self._rounds: dict[PartitionKey, _Round] = {}
-        # The metadata with which a broker had nothing more to answer, and those that `advance` has
-        # looked through: while they are as they were, neither looks at any partition again.
-        self._answered: dict[int, _Seen] = {}
+        # What each broker is yet to tell, and the metadata that were looked through for that, and
+        # by `advance`: while those are as they were, no partition is looked at again.
+        self._to_ask: dict[int, dict[PartitionKey, None]] = {}
+        self._asked: dict[int, _Seen] = {}
         self._advanced: _Seen | None = None
 
     def clear(self) -> None:
         self._rounds.clear()
-        self._answered.clear()
+        self._to_ask.clear()
+        self._asked.clear()
         self._advanced = None
 
     def wanted(self, tip: Tip, broker: int) -> tuple[Wanted, ...]:
@@ -70,22 +72,30 @@ class Recoveries:
         if not tip.leaderless:
             self.clear()
             return ()
-        if _is_seen(self._answered.get(broker), tip):
-            return ()
+        if not tip.eligible(broker):
+            return ()  # one that waits to be unfenced asks every few milliseconds
+        queue = self._to_ask.setdefault(broker, {})
+        if len(queue) < ENDS_PER_HEARTBEAT_MAX and not _is_seen(self._asked.get(broker), tip):
+            self._asked[broker] = _seen(tip)
+            queue.update((k, None) for k in tip.leaderless if broker in tip.partition(k).replicas)
         found: list[Wanted] = []
-        for key in tip.leaderless:
-            state = tip.partition(key)
-            if (
-                broker in state.replicas
-                and tip.eligible_for(key)(broker)
-                and broker not in self.ends(tip, key)
-            ):
-                found.append((*key, state.leader_epoch))
-                if len(found) == ENDS_PER_HEARTBEAT_MAX:
-                    break
-        if not found:
-            self._answered[broker] = _seen(tip)
+        for key in list(queue):
+            if not self._may_tell(tip, key, broker):
+                del queue[key]
+                continue
+            found.append((*key, tip.partition(key).leader_epoch))
+            if len(found) == ENDS_PER_HEARTBEAT_MAX:
+                break
         return tuple(found)
+
+    def _may_tell(self, tip: Tip, key: PartitionKey, broker: int) -> bool:
+        """Whether a broker that lives holds such a replica, and has not told its end yet."""
+        return (
+            key in tip.leaderless
+            and broker in tip.partition(key).replicas
+            and tip.eligible_for(key)(broker)
+            and broker not in self.ends(tip, key)
+        )
 
     def take(self, now: float, tip: Tip, request: ReportLogEndsRequest) -> list[Record]:
         """What a broker answers, and the elections that it decides; applied to the tip."""

@@ -4,6 +4,7 @@ import pytest
 
 from pegel.protocol.errors import ErrorCode
 from pegel_controller.control import recovery
+from pegel_controller.control.tip import Tip
 from pegel_controller.rpc.messages import UnregisterBrokerRequest
 from pegel_controller.rpc.recovery_messages import LogEnd
 from tests.controller.control.harness import Harness
@@ -77,7 +78,7 @@ def test_what_was_answered_costs_nothing_until_something_changes(
     h.answer(second, 5)
     assert h.heartbeat(second).ends_wanted == ()
     with monkeypatch.context() as patched:
-        patched.setattr(recovery.Recoveries, "ends", None)  # it would be called to look again
+        patched.setattr(Tip, "partition", None)  # it would be called to look again
         assert h.heartbeat(second).ends_wanted == ()
     h.heartbeat(third)  # its unfencing is a change
     assert h.heartbeat(second).ends_wanted == ()
