@@ -27,7 +27,7 @@ from pegel_broker.coordinator.service import Coordinators
 from pegel_broker.group.options import GroupOptions
 from pegel_broker.handlers.context import Broker
 from pegel_broker.heartbeat import BrokerSession
-from pegel_broker.http.server import new_server
+from pegel_broker.http.server import last_page, new_server
 from pegel_broker.known_controllers import read_controllers, write_controllers
 from pegel_broker.log.checkpoints import (
     META_PROPERTIES_FILE,
@@ -41,7 +41,7 @@ from pegel_broker.log.manager import LogManager
 from pegel_broker.metrics.group_lag import GroupLag
 from pegel_broker.metrics.vitals import Vitals
 from pegel_broker.network.listener import ClientListener
-from pegel_broker.offline import OfflineReport
+from pegel_broker.offline import OfflineReport, on_metadata_log_failed
 from pegel_broker.producer_ids import ProducerIds
 from pegel_broker.replication.fetch_session import FetchSessionCache
 from pegel_broker.replication.log_ends import log_ends
@@ -106,6 +106,7 @@ class Node:
         self._lock: Lock | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self.stopping = False
+        self.hurried = False  # told to stop, whatever it is doing
         # Controllers that joined or left while the cluster ran, as the metadata log told.
         self._known: Controllers = {}
 
@@ -206,6 +207,7 @@ class Node:
             lease=config.number("broker.lease.ms") / 1000,
             session_timeout=config.number("broker.session.timeout.ms") / 1000,
             recovery_timeout=config.number("unclean.recovery.timeout.ms") / 1000,
+            balance_interval=config.number("leader.imbalance.check.interval.seconds"),
             static_configs=config.settings,
         )
         self.controller = ControllerNode(
@@ -218,7 +220,7 @@ class Node:
             address=config.controller_listen,
             known=self._known,
             on_controllers=self._on_controllers,
-            on_fatal=lambda error: self._fail(f"the metadata log failed: {error}"),
+            on_fatal=partial(on_metadata_log_failed, self.vitals, self._fail, config.data_dir),
         )
         address = self.controller.controllers[config.node_id]
         if address[0] not in LOOPBACK_HOSTS:
@@ -490,6 +492,7 @@ class Node:
         if self.controller is not None:
             await self.controller.close()
         if self._http is not None:
+            await last_page(self)
             await self._http.close()
         if self._lock is not None:
             self._lock.close()

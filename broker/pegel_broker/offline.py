@@ -7,6 +7,8 @@ import logging
 from collections.abc import Callable, Mapping
 from uuid import UUID
 
+from pegel.logs import Event
+from pegel_broker.metrics.vitals import Vitals
 from pegel_controller.metadata import MetadataImage
 from pegel_controller.rpc import messages as m
 from pegel_controller.rpc.channel import ControllerChannel
@@ -16,6 +18,15 @@ _log = logging.getLogger("pegel.broker")
 
 REPORT_TIMEOUT = 5.0
 RETRY_INTERVAL = 0.100
+
+
+def on_metadata_log_failed(
+    vitals: Vitals, fail: Callable[[str], None], data_dir: str, error: Exception
+) -> None:
+    """What the log directories are to records, this one is to metadata: without it a node ends."""
+    vitals.raft_offline = True
+    _log.error(Event("log_directory_offline", dir=f"{data_dir}/raft", reason=error))
+    fail(f"the metadata log failed: {error}")
 
 
 class OfflineReport:

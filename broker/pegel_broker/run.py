@@ -30,10 +30,12 @@ async def _serve(config: NodeConfig, on_ready: Callable[[Node], None], lifeline:
     loop = asyncio.get_running_loop()
     stop: asyncio.Future[bool] = loop.create_future()
     asked = 0
+    node = Node(real_world(), config)
 
     def on_signal() -> None:
         nonlocal asked
         asked += 1
+        node.hurried = True
         if not stop.done():
             stop.set_result(True)
         elif asked > 1:
@@ -45,11 +47,11 @@ async def _serve(config: NodeConfig, on_ready: Callable[[Node], None], lifeline:
         # The parent's death closes the other end: a cluster must not outlive its command.
         def on_lifeline() -> None:
             loop.remove_reader(lifeline)
+            node.hurried = True
             if not stop.done():
                 stop.set_result(True)
 
         loop.add_reader(lifeline, on_lifeline)
-    node = Node(real_world(), config)
     starting = asyncio.ensure_future(node.start())
     ready = asyncio.ensure_future(_started(node, starting))
     await asyncio.wait(  # type: ignore[type-var]

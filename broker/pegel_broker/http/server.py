@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -21,6 +22,10 @@ _NEEDED = (
     "html", "http.client", "http.server", "urllib.request", "wsgiref.simple_server", "ssl",
     "prometheus_client",
 )  # fmt: skip
+
+# How long a node that has failed waits for its last scrape: as long as the usual interval of them.
+LAST_PAGE_SECONDS = 60.0
+_ANSWER_SECONDS = 0.2
 
 
 def routes(node: Node) -> tuple[Mapping[str, Route], Mapping[str, Route]]:
@@ -45,6 +50,23 @@ def new_server(node: Node) -> HttpServer:
     quick, slow = routes(node)
     world = node.world
     return HttpServer(world.network, world.new_disk_queue, quick, slow, node.http_counters)
+
+
+async def last_page(node: Node) -> None:
+    """Keep a node that has failed up until it was scraped once more: what is wrong with it
+    (``log_dir_offline``) would else be known from its log only.
+
+    Ends at once where the node has not failed, or nobody scrapes, and as soon as the process is
+    told to stop.
+    """
+    vitals, clock = node.vitals, node.world.clock
+    if not node.failed.done():
+        return
+    before, end = vitals.pages, clock.monotonic() + LAST_PAGE_SECONDS
+    while before == vitals.pages > 0 and not node.hurried and clock.monotonic() < end:  # noqa: ASYNC110
+        await asyncio.sleep(_ANSWER_SECONDS)
+    if vitals.pages > before:
+        await asyncio.sleep(_ANSWER_SECONDS)  # it is on its way
 
 
 class _MetricsPage:
@@ -72,4 +94,5 @@ class _MetricsPage:
             self._collector.readings(), openmetrics_format=wants_openmetrics(request.accept)
         )
         vitals.last_scrape_seconds = clock.monotonic() - began
+        vitals.pages += 1
         return Page(200, content_type, body)

@@ -120,6 +120,7 @@ def quorum_view(node: Node) -> Page:
     stats = controller.raft.stats
     view = _controller(node) | {
         "node_id": node.config.node_id,
+        "cluster_id": controller.image.cluster_id,
         "elections": stats.elections,
         "leader_changes": stats.leader_changes,
         "snapshot_bytes": controller.raft.snapshot_bytes(),

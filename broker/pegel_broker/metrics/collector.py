@@ -61,6 +61,10 @@ class NodeCollector:
     def readings(self) -> Iterator[Reading]:
         node = self._node
         yield from self._process()
+        if node.failed.done():  # nothing else of it is true any more
+            if node.replicas is not None:
+                yield from self._logs()
+            return
         if node.listener is not None:
             yield from _network(node.listener, node)
         if node.replicas is not None:
@@ -129,7 +133,10 @@ class NodeCollector:
         usage = self._vitals.disk_usage.copy()
         yield by_label(d.dir_free, [(path, float(free)) for path, (_, free) in usage.items()])
         yield by_label(d.dir_total, [(path, float(total)) for path, (total, _) in usage.items()])
-        yield by_label(d.dir_offline, [(x.path, float(x.offline is not None)) for x in directories])
+        offline = [(x.path, float(x.offline is not None)) for x in directories]
+        if node.controller is not None:
+            offline.append((f"{node.config.data_dir}/raft", float(self._vitals.raft_offline)))
+        yield by_label(d.dir_offline, offline)
         yield by_label(d.unwritten_bytes, [(x.path, x.unwritten_bytes) for x in directories])
         assert node.replicas is not None
         yield one(d.duplicate_batches, node.replicas.stats.duplicates)

@@ -29,6 +29,8 @@ class Vitals:
         self.lag = Histogram(SHORT_SECONDS)
         self.started_at = world.clock.wall_ms() / 1000
         self.last_scrape_seconds = 0.0
+        self.raft_offline = False
+        self.pages = 0  # of metrics, since the start
         # Total and free bytes by directory, as of the last answer of its disk.
         self.disk_usage: dict[str, tuple[int, int]] = {}
         self._now = world.clock.monotonic

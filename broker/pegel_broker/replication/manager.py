@@ -224,8 +224,7 @@ class ReplicaManager:
             try:
                 hosted = self._host(topic, topic_id, number, state)
             except LogError as error:
-                self.stats.metadata_errors += 1
-                _log.error("cannot host %s-%d: %s", topic, number, error)
+                self._on_not_hosted(topic, number, error)
                 return
         before, paced = hosted.core.state, hosted.paced
         hosted.take_membership(self.node_id, state)
@@ -250,7 +249,12 @@ class ReplicaManager:
         self._hosted[topic, number] = self._by_id[topic_id, number] = hosted
         if log.offline is not None:
             self._on_log_offline(log, log.offline)
+            self._on_not_hosted(topic, number, log.offline)
         return hosted
+
+    def _on_not_hosted(self, topic: str, number: int, reason: object) -> None:
+        self.stats.metadata_errors += 1
+        _log.error("cannot host %s-%d: %s", topic, number, reason)
 
     def _change_role(self, hosted: HostedPartition, before: State) -> None:
         state = hosted.core.state

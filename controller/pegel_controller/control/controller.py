@@ -382,7 +382,8 @@ class Controller:
             records += self.replacements.plan(now, self.tip, self.handovers)
         if now >= self._next_balance:
             self._next_balance = now + self.options.balance_interval
-            elections.balance(self.tip, self.options.balance_batch_max, self.handovers)
+            if elections.balances(self.tip):
+                elections.balance(self.tip, self.options.balance_batch_max, self.handovers)
         return ControllerResult(tuple(records))
 
     def next_deadline(self) -> float | None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from itertools import chain, repeat
 
 from pegel.protocol.errors import ErrorCode
-from pegel_controller.config import topic_value
+from pegel_controller.config import BROKER_CONFIGS, broker_value, topic_value
 from pegel_controller.control import reassignment
 from pegel_controller.control.configs import MIN_ISR, UNCLEAN
 from pegel_controller.control.handover import Handovers
@@ -227,6 +227,12 @@ def _topics_with(key: str, tip: Tip, configs: Sequence[Record]) -> list[str]:
     names = {c.resource_name for c in configs if isinstance(c, ConfigRecord) and c.key == key}
     topics = tip.image.topics_by_name
     return sorted(topics if "" in names else names & topics.keys())
+
+
+def balances(tip: Tip) -> bool:
+    """Whether preferred leaders are to get their partitions back by themselves."""
+    key = BROKER_CONFIGS["auto.leader.rebalance.enable"]
+    return broker_value(tip.image, key, tip.static) is True
 
 
 def balance(tip: Tip, limit: int, handovers: Handovers) -> None:

@@ -290,6 +290,22 @@ def test_preferred_leader_comes_back() -> None:
     assert again.error == ErrorCode.ELECTION_NOT_NEEDED
 
 
+@pytest.mark.parametrize("enabled", ["true", "false"])
+def test_balancing_can_be_switched_off(enabled: str) -> None:
+    h = three()
+    h.controller.tip.static = {"auto.leader.rebalance.enable": enabled}
+    first = h.partition().leader
+    h.kill(first)
+    h.start(first)
+    assert h.alter(h.partition().replicas) == 0
+    old = h.partition().leader
+    h.now = h.controller.options.balance_interval
+    for broker in (1, 2, 3):
+        h.heartbeat(broker)
+    h.commit(h.controller.tick(h.now))
+    assert bool(h.heartbeat(old).hand_over) is (enabled == "true")
+
+
 def _to_hand_over(h: Harness) -> tuple[int, int, tuple]:
     first = h.partition().leader
     h.kill(first)
