@@ -64,7 +64,7 @@ sensitivity: $(STAMP) ## take each safeguard away in turn: who notices? writes t
 monitor: $(STAMP) ## a cluster with Prometheus (and Grafana, where installed); FETCH=1 unpacks Debian's Prometheus
 	@exec $(BIN)/python -m grafana.monitor $(if $(FETCH),--fetch)
 
-check-monitoring: $(STAMP) ## dashboards, rules and alerts against a real Prometheus, fetched where it is missing (minutes)
+check-monitoring: $(STAMP) ## dashboards, rules, alerts and the runbook against a real Prometheus, fetched where it is missing (minutes)
 	PEGEL_FETCH_MONITORING_TOOLS=1 PEGEL_MONITORING_SCENARIOS=1 $(BIN)/python -m pytest -q tests/monitoring
 
 ROUNDS ?= 20

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import signal
 import socket
 import subprocess
 import time
@@ -101,13 +102,6 @@ class Stack:
         for path in sorted(RULES.glob("*.yml")):
             (self._directory / path.name).write_text(quicker(path.read_text(), self._speed))
             names.append(path.name)
-        jobs = [
-            {
-                "job_name": job,
-                "static_configs": [{"targets": found, "labels": {"cluster": "test"}}],
-            }
-            for job, found in self._targets.items()
-        ]
         interval = f"{int(SCRAPE_SECONDS * 1000)}ms"
         config: dict[str, Any] = {
             "global": {
@@ -115,14 +109,13 @@ class Stack:
                 "evaluation_interval": interval,
             },
             "rule_files": names,
-            "scrape_configs": jobs,
         }  # fmt: skip
         if self._alertmanager:
             target = f"127.0.0.1:{self._alert_port}"
             config["alerting"] = {"alertmanagers": [{"static_configs": [{"targets": [target]}]}]}
             self._start_alertmanager(target)
-        # JSON is YAML.
-        (self._directory / "prometheus.yml").write_text(json.dumps(config))
+        self._config = config
+        self._write({})
         self._start(
             self._programs[0], f"--config.file={self._directory / 'prometheus.yml'}",
             f"--storage.tsdb.path={self._directory / 'data'}",
@@ -147,6 +140,26 @@ class Stack:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+    def _write(self, clusters: Mapping[str, str]) -> None:
+        scraped = [
+            {
+                "job_name": job,
+                "static_configs": [
+                    {"targets": [one], "labels": {"cluster": clusters.get(one, "test")}}
+                    for one in found
+                ],
+            }
+            for job, found in self._targets.items()
+        ]
+        # JSON is YAML.
+        text = json.dumps(self._config | {"scrape_configs": scraped})
+        (self._directory / "prometheus.yml").write_text(text)
+
+    def relabel(self, clusters: Mapping[str, str]) -> None:
+        """Give targets, by address, a label ``cluster`` of their own; Prometheus reads it anew."""
+        self._write(clusters)
+        self._processes[-1].send_signal(signal.SIGHUP)
 
     def _start(self, *command: str) -> None:
         log = (self._directory / f"{Path(command[0]).name}.log").open("wb")

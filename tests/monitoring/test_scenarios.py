@@ -1,116 +1,28 @@
 """What goes wrong raises exactly the alerts that it should, in a real Prometheus, and clears them.
 
-Each scenario does to a running cluster what its name says. Times of the rules are divided by
-``SPEED``. Minutes long, so it runs where ``PEGEL_MONITORING_SCENARIOS`` is set:
-``make check-monitoring``.
+Each scenario does to a running cluster what its name says. Each alert by itself, with its section
+of the runbook, is tried in ``tests/monitoring/runbook``.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import pegel
 from pegel.admin.types import ConfigResourceType
-from pegel.testing import LocalCluster
 from pegel_broker.log.checkpoints import HIGH_WATERMARK_FILE, decode_offsets
-from tests.monitoring.load import TOPIC, Load
+from tests.monitoring.load import TOPIC
 from tests.monitoring.stack import Stack
+from tests.monitoring.theatre import HOST, IMBALANCE, MARKS, Scene, scene, small_disk
 
-pytestmark = [
-    pytest.mark.process,
-    pytest.mark.timeout(420),
-    pytest.mark.skipif(
-        not os.environ.get("PEGEL_MONITORING_SCENARIOS"),
-        reason="takes minutes: make check-monitoring runs it",
-    ),
-]
-
-SPEED = 40
-SETTINGS = {
-    "group.initial.rebalance.delay.ms": "100", "offsets.topic.num.partitions": "4",
-    "replica.lag.time.max.ms": "2000",
-}  # fmt: skip
-# A test machine that is busy with something else may raise these by itself.
-HOST = {
-    "PegelEventLoopSaturated", "PegelSlowRequests", "PegelSlowRaftCommit", "PegelSlowFsync",
-    "PegelDiskFillsIn4Hours",
-}  # fmt: skip
-# A broker that is out of the ISR for long leads nothing, although it is preferred.
-IMBALANCE = frozenset({"PegelPreferredLeaderImbalance"})
-
-
-class Scene:
-    def __init__(self, cluster: LocalCluster, stack: Stack, load: Load) -> None:
-        self.cluster, self.stack, self.load = cluster, stack, load
-        self.seen: set[str] = set()
-
-    def raises(self, *names: str, may: frozenset[str] = frozenset(), seconds: float = 90) -> None:
-        """Wait until these fire, and no other but those that may, or that the host causes."""
-        self.seen = set()
-
-        def there() -> bool:
-            firing = self.stack.firing()
-            self.seen |= firing
-            return set(names) <= firing
-
-        try:
-            Stack.until(there, f"{sorted(names)} fire", seconds)
-        except TimeoutError as error:
-            error.add_note(f"what fired: {sorted(self.seen)}")
-            raise
-        time.sleep(5)  # what else would come
-        self.seen |= self.stack.firing()
-        others = self.seen - set(names) - may - HOST
-        assert not others, f"these should not fire: {sorted(others)}"
-
-    def heal(self) -> None:
-        """Whatever a scenario has done, and wherever it has stopped."""
-        for node in self.cluster.nodes.values():
-            if node.alive and node.paused:
-                self.cluster.resume(node.node_id)
-        for node in self.cluster.nodes.values():
-            if not node.alive:
-                self.cluster.restart(node.node_id)
-        self.load.read_on()
-        self.clears()
-
-    def clears(self, seconds: float = 120) -> None:
-        """Wait until nothing fires any more."""
-        try:
-            Stack.until(lambda: not self.stack.firing() - HOST, "all alerts are clear", seconds)
-        except TimeoutError as error:
-            error.add_note(f"what fires: {sorted(self.stack.firing())}")
-            raise
-
-    def ask(self, work: Callable[[pegel.AsyncClient], Coroutine[None, None, None]]) -> None:
-        async def connected() -> None:
-            async with pegel.AsyncClient(self.cluster.bootstrap) as client:
-                await work(client)
-
-        asyncio.run(connected())
-
-
-@contextmanager
-def scene(directory: Path, data_dir: Path | None = None) -> Iterator[Scene]:
-    with (
-        LocalCluster(brokers=3, settings=SETTINGS, data_dir=data_dir) as cluster,
-        Load(cluster.bootstrap) as load,
-    ):
-        targets = {"pegel": [node.http for node in cluster.nodes.values()]}
-        with Stack(directory, targets, speed=SPEED, alertmanager=True) as stack:
-            stack.until(lambda: stack.up() == 3, "all nodes are scraped")
-            load.run(10.0)
-            assert not stack.firing() - HOST
-            yield Scene(cluster, stack, load)
+pytestmark = MARKS
 
 
 @pytest.fixture(scope="module")
@@ -125,13 +37,8 @@ def stage(theatre: Scene) -> Iterator[Scene]:
     theatre.heal()
 
 
-def _not_active(cluster: LocalCluster) -> int:
-    active = cluster.active_controller()
-    return next(i for i in cluster.nodes if i != active)
-
-
 def test_a_broker_is_killed(stage: Scene) -> None:
-    victim = _not_active(stage.cluster)
+    victim = stage.another()
     stage.cluster.kill(victim)
     stage.raises("PegelBrokerDown", "PegelUnderReplicated", "PegelFencedBrokers", may=IMBALANCE)
     # Alertmanager has it, and shows the cause but not what follows from it.
@@ -147,7 +54,7 @@ def test_a_broker_is_killed(stage: Scene) -> None:
 
 def test_a_follower_is_held_back(stage: Scene) -> None:
     """It lives, but may copy a byte a second: its partitions stay under-replicated."""
-    victim = _not_active(stage.cluster)
+    victim = stage.another()
 
     async def throttle(client: pegel.AsyncClient) -> None:
         await client.admin.alter_config(
@@ -205,7 +112,7 @@ def test_a_consumer_stops_reading(stage: Scene) -> None:
 
 def test_an_event_loop_is_blocked(stage: Scene) -> None:
     """The process is stopped for a third of a second, again and again."""
-    victim = _not_active(stage.cluster)
+    victim = stage.another()
     deadline = time.monotonic() + 60
     while "PegelEventLoopSaturated" not in stage.stack.firing():
         assert time.monotonic() < deadline, "the alert did not come"
@@ -301,21 +208,11 @@ def test_the_controllers_lose_their_majority(stage: Scene) -> None:
 
 def test_a_disk_is_nearly_full(tmp_path: Path) -> None:
     """On a small file system of its own."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=512m", "pegel-test", str(disk)],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    if mounted.returncode:
-        pytest.skip(f"a small file system cannot be mounted here: {mounted.stderr.strip()}")
-    try:
-        with scene(tmp_path / "prometheus", disk / "data") as staged:
-            ballast = disk / "ballast"
-            free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
-            ballast.write_bytes(b"\0" * (free - 20 * (1 << 20)))
-            staged.raises("PegelDiskNearlyFull")
-            ballast.unlink()
-            staged.clears()
-    finally:
-        subprocess.run(["umount", "--lazy", str(disk)], check=True)
+    with (
+        small_disk(tmp_path / "disk", 512) as disk,
+        scene(tmp_path / "prometheus", disk.directory / "data") as staged,
+    ):
+        disk.fill(20 << 20)
+        staged.raises("PegelDiskNearlyFull")
+        disk.free()
+        staged.clears()

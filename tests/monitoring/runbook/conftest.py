@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.monitoring.runbook.trial import TRIES, Trial
+from tests.monitoring.theatre import Scene, scene
+
+# A disk whose syncs take long: what a real one does to a node, made where no slow disk is at hand.
+_SLOW_SYNC = """
+import os, pathlib, time
+_asked = pathlib.Path(__file__).with_name("seconds")
+_sync = os.fdatasync
+def fdatasync(fd):
+    time.sleep(float(_asked.read_text()))
+    _sync(fd)
+os.fdatasync = fdatasync
+"""
+
+
+@pytest.fixture(scope="package")
+def sync_seconds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A file that says how long every sync of every node of ``theatre`` takes at least."""
+    directory = tmp_path_factory.mktemp("slow-sync")
+    (directory / "seconds").write_text("0")
+    (directory / "sitecustomize.py").write_text(_SLOW_SYNC)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(directory))
+        yield directory / "seconds"
+
+
+@pytest.fixture(scope="package")
+def theatre(tmp_path_factory: pytest.TempPathFactory, sync_seconds: Path) -> Iterator[Scene]:
+    """The cluster of all tries that need none of their own."""
+    with scene(tmp_path_factory.mktemp("runbook"), alertmanager=False) as made:
+        yield made
+
+
+@pytest.fixture
+def slow_sync(sync_seconds: Path) -> Iterator[Callable[[float], None]]:
+    """Called with seconds: from then on every sync takes so long, until the test ends."""
+    yield lambda seconds: _put(sync_seconds, str(seconds))
+    _put(sync_seconds, "0")
+
+
+def _put(path: Path, text: str) -> None:
+    """Whoever reads it sees the old text or the new one."""
+    beside = path.with_suffix(".new")
+    beside.write_text(text)
+    beside.replace(path)
+
+
+@pytest.fixture
+def stage(theatre: Scene) -> Iterator[Scene]:
+    yield theatre
+    theatre.heal()
+
+
+@pytest.fixture
+def trial(request: pytest.FixtureRequest) -> Trial:
+    return Trial(TRIES[request.function.__name__])
