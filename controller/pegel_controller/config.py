@@ -3,7 +3,7 @@
 Validation, effective values, DescribeConfigs and the documentation derive from it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Literal
@@ -295,24 +295,34 @@ def validate_broker_configs(configs: Mapping[str, str]) -> None:
         parse(key, configs[name])
 
 
+def _layers(
+    image: MetadataImage, static: Mapping[str, str], name: str, broker_id: int | None
+) -> Iterator[tuple[str, ConfigSource]]:
+    """What a broker key is set to and where, the one that holds first."""
+    if broker_id is not None:
+        own = image.configs.get((RESOURCE_BROKER, str(broker_id)))
+        if own and name in own:
+            yield own[name], ConfigSource.DYNAMIC_BROKER_CONFIG
+    default = image.configs.get((RESOURCE_BROKER, ""))
+    if default and name in default:
+        yield default[name], ConfigSource.DYNAMIC_DEFAULT_BROKER_CONFIG
+    if name in static:
+        yield static[name], ConfigSource.STATIC_BROKER_CONFIG
+    if name in BROKER_CONFIGS and BROKER_CONFIGS[name].default:
+        yield BROKER_CONFIGS[name].default, ConfigSource.DEFAULT_CONFIG
+
+
 def _broker_layers(
     image: MetadataImage, static: Mapping[str, str], name: str, broker_id: int | None
 ) -> list[ConfigSynonym]:
-    found = []
-    if broker_id is not None:
-        own = image.configs.get((RESOURCE_BROKER, str(broker_id)), {})
-        if name in own:
-            found.append(ConfigSynonym(name, own[name], ConfigSource.DYNAMIC_BROKER_CONFIG))
-    default = image.configs.get((RESOURCE_BROKER, ""), {})
-    if name in default:
-        source = ConfigSource.DYNAMIC_DEFAULT_BROKER_CONFIG
-        found.append(ConfigSynonym(name, default[name], source))
-    if name in static:
-        found.append(ConfigSynonym(name, static[name], ConfigSource.STATIC_BROKER_CONFIG))
-    if name in BROKER_CONFIGS and BROKER_CONFIGS[name].default:
-        source = ConfigSource.DEFAULT_CONFIG
-        found.append(ConfigSynonym(name, BROKER_CONFIGS[name].default, source))
-    return found
+    return [ConfigSynonym(name, *layer) for layer in _layers(image, static, name, broker_id)]
+
+
+def _broker_text(
+    image: MetadataImage, static: Mapping[str, str], name: str, broker_id: int | None
+) -> str | None:
+    """As it holds for one broker, or for all; None where it is set nowhere."""
+    return next(_layers(image, static, name, broker_id), (None, None))[0]
 
 
 def describe_topic_config(
@@ -354,14 +364,28 @@ def effective_topic_config(
     image: MetadataImage, topic: str, static: Mapping[str, str], broker_id: int | None = None
 ) -> dict[str, Value]:
     """Typed values of every topic key as they hold for `topic`."""
-    described = describe_topic_config(image, topic, static, broker_id)
-    return {name: parse(entry.key, entry.value) for name, entry in described.items()}
+    overrides = image.configs.get((RESOURCE_TOPIC, topic), {})
+    values = {}
+    for name, key in TOPIC_CONFIGS.items():
+        text = overrides.get(name)
+        if text is None:
+            text = _broker_text(image, static, key.broker_synonym, broker_id)
+        values[name] = parse(key, key.default if text is None else text)
+    return values
 
 
-def broker_value(image: MetadataImage, key: ConfigKey, static: Mapping[str, str]) -> Value:
-    """A key's value as it holds for the cluster: what is set for all brokers, static, default."""
-    layers = _broker_layers(image, static, key.name, None)
-    return parse(key, layers[0].value if layers else key.default)
+def broker_value(
+    image: MetadataImage,
+    key: ConfigKey,
+    static: Mapping[str, str],
+    broker_id: int | None = None,
+) -> Value:
+    """A key's value as it holds for a broker: set for it, for all brokers, static, default.
+
+    Without ``broker_id`` as it holds for the cluster.
+    """
+    text = _broker_text(image, static, key.name, broker_id)
+    return parse(key, key.default if text is None else text)
 
 
 def topic_value(image: MetadataImage, topic: str, name: str, static: Mapping[str, str]) -> Value:
@@ -369,6 +393,5 @@ def topic_value(image: MetadataImage, topic: str, name: str, static: Mapping[str
     key = TOPIC_CONFIGS[name]
     text = image.configs.get((RESOURCE_TOPIC, topic), {}).get(name)
     if text is None:
-        layers = _broker_layers(image, static, key.broker_synonym, None)
-        text = layers[0].value if layers else key.default
-    return parse(key, text)
+        text = _broker_text(image, static, key.broker_synonym, None)
+    return parse(key, key.default if text is None else text)

@@ -16,7 +16,7 @@ from pegel_broker.group.options import GroupOptions
 from pegel_broker.group.shard import GroupShard
 from pegel_broker.replication.manager import ReplicaManager
 from pegel_broker.replication.partition import Leader
-from pegel_controller.config import BROKER_CONFIGS, Value, describe_broker_config, parse
+from pegel_controller.config import BROKER_CONFIGS, Value, broker_value
 from pegel_controller.metadata import MetadataDelta, MetadataImage
 from pegel_controller.rpc.messages import CreatableTopic
 
@@ -125,10 +125,8 @@ def internal_topic(
     kind = BY_TOPIC.get(name)
     if kind is None:
         return None
-    described = describe_broker_config(image, node_id, static_configs)
-
     def setting(key: str) -> Value:
-        return parse(BROKER_CONFIGS[key], described[key].value)
+        return broker_value(image, BROKER_CONFIGS[key], static_configs, node_id)
 
     partitions, factor = setting(kind.partitions_setting), setting(kind.replication_setting)
     assert isinstance(partitions, int)

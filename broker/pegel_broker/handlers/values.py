@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pegel_broker.handlers.context import Broker
-from pegel_controller.config import BROKER_CONFIGS, Value, describe_broker_config, parse
+from pegel_controller import config
+from pegel_controller.config import BROKER_CONFIGS, Value
 
 OPERATIONS_NOT_ASKED = -(2**31)
 
@@ -20,8 +21,9 @@ ALL_CLUSTER_OPERATIONS = _bits(5, 7, 8, 9, 10, 11, 12)
 
 def broker_value(broker: Broker, key: str) -> Value:
     """The effective value of a broker key on this node."""
-    described = describe_broker_config(broker.image, broker.node_id, broker.static_configs)
-    return parse(BROKER_CONFIGS[key], described[key].value)
+    return config.broker_value(
+        broker.image, BROKER_CONFIGS[key], broker.static_configs, broker.node_id
+    )
 
 
 def reported_controller(broker: Broker) -> int:

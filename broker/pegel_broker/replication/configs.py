@@ -10,9 +10,8 @@ from pegel_broker.replication.hosted import HostedPartition
 from pegel_controller.config import (
     BROKER_CONFIGS,
     Value,
-    describe_broker_config,
+    broker_value,
     effective_topic_config,
-    parse,
 )
 from pegel_controller.metadata import MetadataDelta
 from pegel_controller.metadata.image import RESOURCE_BROKER, RESOURCE_TOPIC
@@ -85,10 +84,9 @@ def _concerned(manager: ReplicaManager, delta: MetadataDelta) -> list[HostedPart
 def _set_limits(manager: ReplicaManager) -> None:
     """The rates of KIP-73, from the dynamic configuration of this broker or of all."""
     static = manager.options.static_configs
-    described = describe_broker_config(manager.image, manager.node_id, static)
     for side, limit in (("leader", manager.leader_limit), ("follower", manager.follower_limit)):
-        key = f"{side}.replication.throttled.rate"
-        rate = parse(BROKER_CONFIGS[key], described[key].value)
+        key = BROKER_CONFIGS[f"{side}.replication.throttled.rate"]
+        rate = broker_value(manager.image, key, static, manager.node_id)
         assert isinstance(rate, int)
         limit.set_rate(rate)
 

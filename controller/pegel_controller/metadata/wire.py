@@ -35,6 +35,20 @@ def _exact(expected: type) -> Convert:
     return check
 
 
+def _exact_items(expected: type) -> Convert:
+    """Of a sequence, without a call for each item: ISRs and replicas are most of the metadata."""
+
+    def check(value: object) -> object:
+        if type(value) is not list and type(value) is not tuple:
+            raise ValueError(f"expected array, got {type(value).__name__}")
+        for item in value:
+            if type(item) is not expected:
+                raise ValueError(f"expected {expected.__name__}, got {type(item).__name__}")
+        return tuple(value)
+
+    return check
+
+
 def _to_float(value: object) -> object:
     if type(value) is int or type(value) is float:
         return float(value)
@@ -61,10 +75,9 @@ def _sequence(value: object) -> list[object] | tuple[object, ...]:
 def _tuple_codec(arguments: tuple[object, ...]) -> tuple[Convert, Convert]:
     if len(arguments) == 2 and arguments[1] is Ellipsis:
         encode, decode = _codec(arguments[0])
-        if encode is _same:
-            return (lambda value: list(_sequence(value))), (
-                lambda value: tuple([decode(item) for item in _sequence(value)])
-            )
+        expected = _exact_types.get(decode)
+        if expected is not None:
+            return (lambda value: list(_sequence(value))), _exact_items(expected)
         return (lambda value: [encode(item) for item in _sequence(value)]), (
             lambda value: tuple([decode(item) for item in _sequence(value)])
         )
@@ -146,7 +159,7 @@ def _compile_encoder(cls: type["Wire"]) -> Callable[["Wire"], list[object]]:
 def _compile_decoder(cls: type["Wire"]) -> Callable[[Sequence[object]], "Wire | None"]:
     """``from_wire`` of one class for a list of just its fields; None where one is of a wrong type.
 
-    Whoever gets None, or a ValueError, finds out with ``from_wire`` which field it is.
+    Whoever gets None, or a ValueError (as of more or fewer values), finds out field by field.
     """
     names: dict[str, object] = {"cls": cls}
     targets, checks, arguments = [], [], []
@@ -160,6 +173,8 @@ def _compile_decoder(cls: type["Wire"]) -> Callable[[Sequence[object]], "Wire | 
             names[f"type_{position}"] = expected
             checks.append(f"type(v{position}) is type_{position}")
             arguments.append(f"v{position}")
+    if not targets:
+        return lambda _: None
     call = f"cls({', '.join(arguments)})"
     body = f"{call} if {' and '.join(checks)} else None" if checks else call
     source = f"def decode(values):\n    {''.join(targets)} = values\n    return {body}\n"
@@ -183,20 +198,19 @@ class Wire:
     @classmethod
     def from_wire(cls, values: object) -> Self:
         """Checked inverse of `to_wire`. Raises `ValueError`."""
-        items = _sequence(values)
-        fields = _fields(cls)
-        if len(items) == len(fields) > 0:
-            decoder = _decoders.get(cls)
-            if decoder is None:
-                decoder = _decoders[cls] = _compile_decoder(cls)
+        decoder = _decoders.get(cls)
+        if decoder is None:
+            decoder = _decoders[cls] = _compile_decoder(cls)
+        if type(values) is list:
             try:
-                decoded = decoder(items)
+                decoded = decoder(values)
             except ValueError:
                 decoded = None  # which field it is, is said below
             if decoded is not None:
-                return typing.cast(Self, decoded)
+                return decoded  # type: ignore[return-value]
+        items = _sequence(values)
         arguments = []
-        for position, (name, _, decode, required) in enumerate(fields):
+        for position, (name, _, decode, required) in enumerate(_fields(cls)):
             if position >= len(items):
                 if required:
                     raise ValueError(f"{cls.__name__}: field {name} is missing")

@@ -6,6 +6,8 @@ A newer peer may add trailing fields; they are ignored. Everything else about th
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from operator import attrgetter
+from typing import Any
 
 import msgpack
 
@@ -112,11 +114,11 @@ _TYPES: tuple[type[Message], ...] = (
 _NUMBERS = {message_type: number for number, message_type in enumerate(_TYPES)}
 # Annotations are strings here (PEP 563), which is what the table below is keyed by.
 _FIELDS = {t: [(field.name, str(field.type)) for field in fields(t)] for t in _TYPES}
+_VALUES = {t: attrgetter("__class__", *(field.name for field in fields(t))) for t in _TYPES}
 
 
 def encode(message: Message) -> bytes:
-    kind = type(message)
-    values = [getattr(message, name) for name, _ in _FIELDS[kind]]
+    kind, *values = _VALUES[type(message)](message)
     if isinstance(message, AppendRequest):  # its entries are the last field
         values[-1] = [(e.index, e.term, e.kind, e.data) for e in message.entries]
     return bytes(msgpack.packb([_NUMBERS[kind], *values]))
@@ -140,11 +142,14 @@ def decode(payload: bytes) -> Message:
     declared = _FIELDS[kind]
     if len(raw) <= len(declared):
         raise RaftError(f"{kind.__name__} has {len(raw) - 1} of {len(declared)} fields")
-    values = {
-        name: _check(value, annotation, f"{kind.__name__}.{name}")
-        for (name, annotation), value in zip(declared, raw[1:], strict=False)
-    }
-    message = kind(**values)  # type: ignore[arg-type]
+    values: list[Any] = []
+    for (name, annotation), value in zip(declared, raw[1:], strict=False):
+        # As ``_check`` does; nearly all are numbers, and no name is needed for them.
+        if annotation == "int" and type(value) is int and 0 <= value < 1 << 63:
+            values.append(value)
+        else:
+            values.append(_check(value, annotation, f"{kind.__name__}.{name}"))
+    message = kind(*values)
     if isinstance(message, AppendRequest):
         _check_contiguous(message)
     return message

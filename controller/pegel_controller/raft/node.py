@@ -256,16 +256,16 @@ class RaftNode:
         self._retire_removed_leader()
         if isinstance(self.state, Leader):
             replication.flush(self, self.state, self._now)
-        log = self.log
-        hard = HardState(self.term, self.vote, log.commit_index)
+        log, handed = self.log, self._handed_hard
         entries = self._between(self._handed_entry, log.last_index)
         committed = self._between(self._handed_apply, log.commit_index)
-        changed = hard != self._handed_hard
-        voted = (hard.term, hard.vote) != (self._handed_hard.term, self._handed_hard.vote)
+        voted = self.term != handed.term or self.vote != handed.vote
+        changed = voted or log.commit_index != handed.commit_index
         out = bool(self._now_out or self._sync_out or self.reads)
         work = entries or committed or self._install or self._truncate_from is not None
         if not (changed or out or work):
             return None
+        hard = HardState(self.term, self.vote, log.commit_index) if changed else handed
         result = Ready(
             hard if changed else None,
             self._install,

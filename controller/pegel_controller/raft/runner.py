@@ -382,17 +382,21 @@ class RaftRunner:
     def _finish(self, batch: Sequence[Ready]) -> None:
         """Everything of ``batch`` is durable: send, apply, and resolve who waited."""
         assert self._node is not None
+        moved = False
         for ready in batch:
             for envelope in ready.messages_after_sync:
                 self._transport.send(envelope.to, encode(envelope.message))
             if ready.entries:
                 self._node.on_persisted(ready.entries[-1].index, ready.entries[-1].term)
-            self._apply(ready)
+            if ready.entries or ready.committed or ready.snapshot is not None or ready.reads:
+                moved = True
+                self._apply(ready)
             if self._closed:
                 return
-        self._resolve_reads()
-        self._maybe_snapshot()
-        self._schedule_pump()  # on_persisted may have moved the commit index
+        if moved:  # else only answers to a leader left, which change nothing here
+            self._resolve_reads()
+            self._maybe_snapshot()
+            self._schedule_pump()  # on_persisted may have moved the commit index
 
     def _apply(self, ready: Ready) -> None:
         assert self._node is not None
