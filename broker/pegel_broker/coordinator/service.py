@@ -125,6 +125,7 @@ def internal_topic(
     kind = BY_TOPIC.get(name)
     if kind is None:
         return None
+
     def setting(key: str) -> Value:
         return broker_value(image, BROKER_CONFIGS[key], static_configs, node_id)
 

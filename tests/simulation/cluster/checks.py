@@ -131,7 +131,10 @@ class Checker:
                 if seen.get(hosted) != standing:
                     self._replica(n, key, hosted)
                     seen[hosted] = standing
-                replicas.setdefault(key, []).append(standing)
+                if key in replicas:
+                    replicas[key].append(standing)
+                else:
+                    replicas[key] = [standing]
                 state = core.state
                 if leads_by_lease and isinstance(state, Leader) and not state.resigned:
                     accepting.setdefault(key, []).append(n)

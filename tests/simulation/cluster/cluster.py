@@ -20,6 +20,7 @@ from tests.simulation.cluster.machine import Machine, NodeMachine
 from tests.simulation.cluster.network import Network
 
 CLIENT_PORT, CONTROLLER_PORT = 9092, 9093
+_NOTHING = MetadataImage()
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,10 +160,14 @@ class Cluster:
 
     def image(self) -> MetadataImage:
         """The newest committed metadata that any running controller knows."""
-        images = [
-            node.controller.image for _, node in self.running() if node.controller is not None
-        ]
-        return max(images, key=lambda image: image.index, default=MetadataImage())
+        newest = _NOTHING
+        for machine in self.nodes.values():
+            node = machine.node
+            if node is not None and node.controller is not None:
+                image = node.controller.image
+                if image.index > newest.index or newest is _NOTHING:
+                    newest = image
+        return newest
 
     def hosted(self) -> Iterator[tuple[int, HostedPartition]]:
         for n, node in self.running():

@@ -15,6 +15,7 @@ from asyncio import events
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from heapq import heappop, heappush
 from typing import Any
 from unittest import mock
@@ -212,7 +213,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         self._offset = offset
         self._ready: deque[list[Any]] = deque()
         self._queued = False
-        self._tasks: list[asyncio.Task[Any]] = []
+        self.create_future = partial(asyncio.Future, loop=self)
 
     # -- time
 
@@ -296,14 +297,10 @@ class SimLoop(asyncio.AbstractEventLoop):
 
     # -- what asyncio asks of a loop
 
-    def create_future(self) -> asyncio.Future[Any]:
-        return asyncio.Future(loop=self)
-
     def create_task(self, coro: Any, *, name: str | None = None, context: Any = None) -> Any:
         return asyncio.Task(coro, loop=self, name=name or "task")
 
-    def get_debug(self) -> bool:
-        return False
+    get_debug = bool  # False; each new future asks, and this costs no call in Python
 
     def is_running(self) -> bool:
         return True

@@ -40,15 +40,17 @@ class Pipe:
         network, segments = self._network, self.segments
         scheduler = network.scheduler
         now = scheduler.now
-        if isinstance(what, bytes):
+        if type(what) is bytes:
             self.unread += len(what)
             if segments:
                 last = segments[-1]
-                if last[1] == now and isinstance(last[2], list):
+                if last[1] == now and type(last[2]) is list:
                     last[2].append(what)
                     return
             what = [what]
-        at = max(now + network.delay(self.source, self.target), self._last_at)
+        at = now + network.delay(self.source, self.target)
+        if at < self._last_at:  # nothing overtakes
+            at = self._last_at
         self._last_at = at
         segments.append((at, now, what))
         scheduler.at(at, self.pump)
@@ -59,13 +61,15 @@ class Pipe:
     def pump(self, _: None = None) -> None:
         """Deliver what has arrived, unless the path is cut: then it is sent again later."""
         network, segments = self._network, self.segments
-        if not segments or network.is_cut(self.source, self.target, self._port):
+        if not segments:
+            return
+        if (network.cuts or network.off) and network.is_cut(self.source, self.target, self._port):
             return
         scheduler = network.scheduler
         now, trace = scheduler.now, scheduler.trace
         while segments and segments[0][0] <= now:
             what = segments.popleft()[2]
-            if isinstance(what, list):
+            if type(what) is list:
                 data = what[0] if len(what) == 1 else b"".join(what)
                 receiver = self._receiver
                 if trace.hashed:
@@ -190,7 +194,7 @@ class SimTransport(asyncio.Transport):
     def on_read(self, size: int) -> None:
         """The other end's process has read so much."""
         out = self.out
-        out.unread = max(0, out.unread - size)
+        out.unread = out.unread - size if out.unread > size else 0
         if self._writing_paused and self.get_write_buffer_size() < HIGH_WATER_BYTES // 4:
             self._writing_paused = False
             if not self._closing and self._protocol is not None:
