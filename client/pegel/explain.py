@@ -147,6 +147,11 @@ def _why(
         told = "; ".join(f"that on broker {b} is damaged: {why}" for b, why in failed.items())
         return f"nobody leads {name}: no replica of it can be used; {told}"
     if p.leader < 0:
+        last = own[-1] if own else None
+        if last is not None and last.reason == "page cache lost" and last.detail:
+            return (
+                f"nobody leads {name}: all who held everything lost their page cache; {last.detail}"
+            )
         cause = "" if elected is None else f", since {_cause_of(elected)}"
         return f"nobody leads {name}{cause}; no replica that holds all acknowledged data is alive"
     leads = f"broker {p.leader} leads {name} in epoch {p.leader_epoch}"

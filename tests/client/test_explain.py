@@ -172,6 +172,21 @@ def test_a_leader_that_was_found_by_the_logs() -> None:
     )
 
 
+def test_who_is_needed_where_nobody_can_be_trusted() -> None:
+    killed = _change((3, (3,)), (-1, ()), "hung")
+    lost = _change(
+        (-1, ()), (-1, ()), "page cache lost", detail="log ends are compared once broker 3 is back"
+    )
+    found = explain_partition("t", _partition(-1, ()), 2, {1, 2}, (), [killed, lost])
+    assert found.why == (
+        "nobody leads t-0: all who held everything lost their page cache; "
+        "log ends are compared once broker 3 is back"
+    )
+    not_all = _change((-1, ()), (-1, ()), "page cache lost")
+    found = explain_partition("t", _partition(-1, ()), 2, {1, 2}, (2,), [killed, not_all])
+    assert found.why.endswith("no replica that holds all acknowledged data is alive")
+
+
 def test_times_have_their_date_where_it_is_not_todays() -> None:
     at = datetime(2026, 3, 4, 5, 6, 7).astimezone()
     at_ms = int(at.timestamp()) * 1000 + 89

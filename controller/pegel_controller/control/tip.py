@@ -2,6 +2,7 @@
 nobody leads."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from uuid import UUID
 
 from pegel_controller.config import topic_value
@@ -145,7 +146,7 @@ class Tip:
                 min_isr=min_isr, unclean=unclean, lost=gone, emptied=emptied, reason=reason,
             )  # fmt: skip
             if change is not None:
-                changes.append(change)
+                changes.append(_with_who_is_needed(change) if lost else change)
         return changes
 
     def revive(self, broker: int) -> list[Record]:
@@ -163,3 +164,14 @@ class Tip:
             if change is not None:
                 changes.append(change)
         return changes
+
+
+def _with_who_is_needed(change: PartitionChangeRecord) -> PartitionChangeRecord:
+    """For people: nobody is trusted any more, and no list that they see names who is waited for."""
+    if change.isr or change.elr or not change.last_known_elr:
+        return change
+    first = change.last_known_elr[0]
+    told = (
+        f"log ends are compared when broker {first} is back, and the others are or had their time"
+    )
+    return replace(change, detail=told)

@@ -343,6 +343,15 @@ def test_a_broker_that_was_removed_is_not_waited_for() -> None:
     assert h.partition().leader == second
 
 
+def test_the_history_names_who_is_needed() -> None:
+    """ISR and ELR, which people are shown, are empty."""
+    h = without_power()
+    first = order(h)[0]
+    told = [e for e in h.controller.history.events if e.reason == "page cache lost" and e.topic]
+    assert told[-1].detail.startswith(f"log ends are compared when broker {first} is back, and")
+    assert {e.detail for e in told[:-1]} == {""}, "somebody was trusted yet"
+
+
 # -- elections that are ordered or allowed
 
 
