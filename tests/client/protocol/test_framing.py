@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import mmap
 import random
 import socket
 
@@ -273,5 +274,23 @@ def test_a_connection_that_fills_its_buffer_gets_a_larger_one_until_it_falls_qui
         for _ in range(10_000):
             feed(protocol, framed(bytes(100)), 1000)
         assert len(protocol._chunk) == framing._FIRST_CHUNK_BYTES
+
+    run(main())
+
+
+@pytest.mark.parametrize(("over", "kind"), [(0, bytearray), (1, mmap.mmap)])
+def test_a_frame_above_the_limit_is_received_into_pages_that_cost_nothing_until_bytes_come(
+    over: int, kind: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = 256 * 1024
+    monkeypatch.setattr(framing, "_MAP_BYTES", limit)
+    body = random.Random(over).randbytes(limit + over)
+
+    async def main() -> None:
+        protocol = Collector()
+        connected(protocol)
+        feed(protocol, framed(b"before", body, b"after"), 50_000)
+        assert protocol.received == [b"before", body, b"after"]
+        assert isinstance(protocol.frames[1].obj, kind)
 
     run(main())
