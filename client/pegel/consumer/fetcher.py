@@ -197,6 +197,7 @@ class Fetcher:
         next_time = self._positions.run(now)
         wanted: dict[Endpoint, dict[TopicPartition, Wanted]] = {}
         full: set[Endpoint] = set()
+        busy: set[Endpoint] = set()
         share = self._options.prefetch_bytes // max(1, len(self._subscription.states))
         most = max(2 * self._options.partition_fetch_bytes, share)
         for tp, state in self._subscription.states.items():
@@ -216,6 +217,11 @@ class Fetcher:
                 # waits for them; what it has buffered stands before their records anyway.
                 full.add(source)
                 continue
+            node = self._nodes.get(source.node_id)
+            if node is not None and (node.future is not None or node.connecting is not None):
+                node.endpoint = source
+                busy.add(source)
+                continue
             topic = self._view.topics[tp.topic]
             epoch = topic.partitions[tp.partition].leader_epoch
             wanted.setdefault(source, {})[tp] = Wanted(
@@ -223,7 +229,7 @@ class Fetcher:
             )
         room = self._options.prefetch_bytes - self.buffered_bytes
         if room > 0:
-            limit = max(1, room // max(1, len(wanted)))
+            limit = max(1, room // max(1, len(wanted) + len(busy)))
             for endpoint, partitions in wanted.items():
                 if endpoint not in full:
                     next_time = min(next_time, self._fetch(endpoint, partitions, limit, now))
@@ -239,13 +245,11 @@ class Fetcher:
     def _fetch(
         self, endpoint: Endpoint, wanted: dict[TopicPartition, Wanted], limit: int, now: float
     ) -> float:
-        """Send a request if the broker has none; returns when to look again."""
+        """Send a request to a broker that has none; returns when to look again."""
         node = self._nodes.get(endpoint.node_id)
         if node is None:
             node = self._nodes[endpoint.node_id] = _Node(endpoint)
         node.endpoint = endpoint
-        if node.future is not None or node.connecting is not None:
-            return float("inf")
         if node.not_before > now:
             return node.not_before
         connection = self._cluster.pool.ready(endpoint, self._purpose)

@@ -55,8 +55,8 @@ class Positions:
                 next_time = min(next_time, state.retry_at)
                 continue
             topic = view.topics.get(state.topic_partition.topic)
-            if topic is not None and topic.topic_id != state.topic_id:
-                if state.topic_id is not None:
+            if topic is not None and topic.topic_id is not state.topic_id:
+                if state.topic_id is not None and state.topic_id != topic.topic_id:
                     # Deleted and created again under its name: what it holds now is all new.
                     state.request_reset(EARLIEST)
                     state.checked_epoch = UNKNOWN

@@ -242,7 +242,10 @@ class SimLoop(asyncio.AbstractEventLoop):
         # Never early by a rounding error: a timer that finds itself early would spin.
         while at * rate + offset < when:
             at += 1e-9
-        self._scheduler.at(at, self._due, handle)
+        scheduler = self._scheduler  # as its ``at``, without the call
+        scheduler._sequence = sequence = scheduler._sequence + 1
+        now = scheduler.now
+        heappush(scheduler._heap, (at if at > now else now, sequence, self._due, handle))
         return handle
 
     def _due(self, handle: Handle) -> None:
