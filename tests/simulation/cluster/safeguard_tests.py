@@ -98,7 +98,7 @@ BY_TESTS = {
     ),
     "a torn end is cut by its checksum": (
         "tests/broker/log/test_recovery.py::"
-        "test_a_last_batch_that_is_not_valid_is_cut_only_if_a_crash_can_have_left_it"
+        "test_a_last_batch_that_is_not_valid_is_cut_only_if_a_crash_can_have_left_it[yes]"
     ),
     "a last batch that is all there and not valid is damage": (
         "tests/broker/log/test_recovery.py::test_zeros_in_the_place_of_the_last_batch_are_not_cut"

@@ -6,7 +6,10 @@ notices within a few seeds, and the suites that notice what a few seeds do not.
 
 from __future__ import annotations
 
+import functools
 import importlib
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,7 +22,15 @@ from tests.simulation.cluster.safeguards import (
     without,
 )
 from tests.simulation.cluster.sensitivity import notice
-from tests.simulation.cluster.sensitivity_table import HEAD, Row, read_rows, write_rows
+from tests.simulation.cluster.sensitivity_table import (
+    CHANGELOG,
+    HEAD,
+    Row,
+    read_rows,
+    read_summary,
+    summary,
+    write_rows,
+)
 from tests.support import replicas
 
 SEEDS = 40
@@ -40,6 +51,10 @@ def test_the_table_is_of_this_registry() -> None:
             assert row.test.split("[")[0] == BY_TESTS[row.name].split("[")[0]
         else:
             assert row.seeds.startswith("seed ")
+    assert read_summary() == summary(rows)
+    told = re.search(r"takes (\d+) safeguards away", CHANGELOG.read_text())
+    assert told is not None
+    assert int(told[1]) == len(SAFEGUARDS)
 
 
 def test_rows_are_replaced_and_kept_in_order(tmp_path: Path) -> None:
@@ -53,7 +68,10 @@ def test_rows_are_replaced_and_kept_in_order(tmp_path: Path) -> None:
     write_rows(table, [Row(second, "seed 4: doubled", "")])
     assert read_rows(table) == [Row(first, "seed 3: lost", ""), Row(second, "seed 4: doubled", "")]
     assert table.read_text().startswith("before\n\n|")
-    assert table.read_text().endswith("|\n\nafter\n")
+    written = summary(read_rows(table))
+    assert written.startswith("Of 2, 2 are noticed: 2 by the seeds that were asked, 0 by a test")
+    assert read_summary(table) == written
+    assert table.read_text().endswith(f"|\n\n{written}\nafter\n"), "the older one is replaced"
 
 
 @pytest.mark.parametrize("name", SAFEGUARDS)
@@ -70,14 +88,30 @@ def test_each_safeguard_is_still_where_it_was(name: str) -> None:
         pass
 
 
-@pytest.mark.parametrize("name", sorted(BY_TESTS))
-def test_its_absence_is_noticed_by_a_test(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replicas, "WAIT_LIMIT", 5.0)  # some wait for what now never comes
-    path, _, test = BY_TESTS[name].partition("::")
+@functools.cache
+def _passing(test_id: str) -> Callable[[], object]:
+    """The test of that id as a call, once it was seen to pass with every safeguard in place: one
+    that fails anyhow (arguments that do not fit, say) would notice nothing."""
+    path, _, test = test_id.partition("::")
     test, *arguments = test.removesuffix("]").split("[")
     module = importlib.import_module(path.removesuffix(".py").replace("/", "."))
+    call = functools.partial(getattr(module, test), *arguments)
+    call()
+    return call
+
+
+@pytest.mark.parametrize("name", sorted(BY_TESTS, key=lambda name: BY_TESTS[name]))
+def test_its_absence_is_noticed_by_a_test(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    test = _passing(BY_TESTS[name])
+    monkeypatch.setattr(replicas, "WAIT_LIMIT", 5.0)  # some wait for what now never comes
     with without(SAFEGUARDS[name]), pytest.raises((Exception, pytest.fail.Exception)):
-        getattr(module, test)(*arguments)
+        test()
+
+
+def test_a_test_that_fails_anyhow_is_not_taken_for_one_that_notices() -> None:
+    whole = BY_TESTS["a torn end is cut by its checksum"]
+    with pytest.raises(TypeError, match="missing 1 required"):
+        _passing(whole.split("[")[0])
 
 
 @pytest.mark.parametrize("name", sorted(QUICK))
