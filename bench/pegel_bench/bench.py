@@ -168,6 +168,7 @@ class Bench:
         spec.pids = list(target.pids().values())
         text = ", ".join(f"{k} {v}" for k, v in case.items())
         row = to_row(self.load(target, spec, text), target, case, workload, number)
+        row.client = spec.driver
         requests = row.figures["requests"]
         if spec.pids and requests:
             row.figures["cpu_us_per_request"] = row.figures["broker_cpu_s"] / requests * 1e6

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import click
 
@@ -13,22 +14,34 @@ from pegel_bench.options import (
     choices,
     client_set,
     common,
+    given,
     load_options,
     numbers,
     run,
 )
 
+F = TypeVar("F", bound=Callable[..., object])
 _SHARED = (
     "bootstrap", "compare", "brokers", "replication", "min_insync", "topic_config", "settings",
     "kafka_settings", "kafka_heap", "rounds", "seed", "as_json", "costs", "csv_file", "html_file",
     "prometheus",
 )  # fmt: skip
 _ACKS = ("0", "1", "all")
-_client = click.option(
-    "--client", "drivers", default="raw", show_default=True, metavar="raw,pegel,librdkafka",
-    help="Who makes the load: pre-encoded batches over plain sockets (the broker is the only thing "
-         "measured), Pegel's client, librdkafka where confluent-kafka is installed.",
-)  # fmt: skip
+# Of a sweep over something else.
+_SWEPT_PARTITIONS = 3
+# librdkafka tells no single request's time, so latencies are measured with the other two.
+_TIMED_DRIVERS = DRIVERS[:2]
+
+
+def _client(*drivers: str) -> Callable[[F], F]:
+    about = ("Who makes the load: pre-encoded batches over plain sockets (the broker is the only "
+             "thing measured), Pegel's client")  # fmt: skip
+    if "librdkafka" in drivers:
+        about += ", librdkafka where confluent-kafka is installed"
+    return click.option(
+        "--client", "drivers", default="raw", show_default=True, metavar=",".join(drivers),
+        help=about + ".",
+    )  # fmt: skip
 
 
 @click.group()
@@ -70,7 +83,7 @@ def _spec(setup: dict[str, Any], seed: int, **more: Any) -> Any:
               help="Unanswered requests of each connection.")  # fmt: skip
 @click.option("--connections", type=click.IntRange(1, 10_000), default=1, show_default=True,
               help="Connections to each leader.")  # fmt: skip
-@_client
+@_client(*DRIVERS)
 @client_set
 @load_options(record_bytes=100)
 @common
@@ -87,11 +100,16 @@ def throughput(**options: Any) -> None:
     _check_processes(setup["processes"], min(partitions))
     from pegel_bench.load.spec import records_in
 
+    if drivers == ["librdkafka"] and (given("in_flight") or given("connections")):
+        raise click.UsageError(
+            "librdkafka has one connection to each broker and decides itself what is in flight: "
+            "see --client-set, such as max.in.flight=5"
+        )
     setup["batch_records"] = records_in(setup["batch_bytes"], setup["record_bytes"])
     spec = _spec(
         setup, shared["seed"], batch_records=setup["batch_records"],
         in_flight=setup["in_flight"], connections=setup["connections"],
-        client_settings=client_settings,
+        batch_bytes=setup["batch_bytes"], client_settings=client_settings,
     )  # fmt: skip
 
     def work(bench: Any) -> None:
@@ -116,7 +134,7 @@ def throughput(**options: Any) -> None:
               help="Unanswered requests of each connection, when pipelined.")  # fmt: skip
 @click.option("--connections", type=click.IntRange(1, 10_000), default=1, show_default=True,
               help="Connections to each leader.")  # fmt: skip
-@_client
+@_client(*_TIMED_DRIVERS)
 @load_options(record_bytes=100, seconds=5.0)
 @common
 def latency(**options: Any) -> None:
@@ -128,7 +146,7 @@ def latency(**options: Any) -> None:
     shared, setup = _split(options)
     modes = choices(setup["modes"], ("open", "one", "pipelined"), "--mode")
     acks = choices(setup["acks"], ("1", "all"), "--acks")
-    drivers = choices(setup["drivers"], ("raw", "pegel"), "--client")
+    drivers = choices(setup["drivers"], _TIMED_DRIVERS, "--client")
     _check_processes(setup["processes"], setup["partitions"])
     spec = _spec(
         setup, shared["seed"], batch_records=setup["batch_records"], rate=setup["rate"],
@@ -150,7 +168,7 @@ def latency(**options: Any) -> None:
               help="Written first, to be read again and again.")  # fmt: skip
 @click.option("--fetch-bytes", type=click.IntRange(min=1024), default=1024 * 1024,
               show_default=True, help="Most bytes of one partition in a fetch.")  # fmt: skip
-@_client
+@_client(*DRIVERS)
 @client_set
 @load_options(record_bytes=1000)
 @common
@@ -184,14 +202,14 @@ def consume(**options: Any) -> None:
 @click.option("--rate", type=click.FloatRange(min=0.1), default=500.0, show_default=True,
               help="Records a second.")  # fmt: skip
 @click.option("--partitions", type=click.IntRange(min=1), default=3, show_default=True)
-@_client
+@_client(*_TIMED_DRIVERS)
 @load_options(record_bytes=100, seconds=5.0)
 @common
 def end_to_end(**options: Any) -> None:
     """From the moment at which a record was to be sent until a consumer has it."""
     shared, setup = _split(options)
     acks = choices(setup["acks"], ("1", "all"), "--acks")
-    drivers = choices(setup["drivers"], ("raw", "pegel"), "--client")
+    drivers = choices(setup["drivers"], _TIMED_DRIVERS, "--client")
     if setup["processes"] > 1:
         raise click.BadParameter("one process makes this load", param_hint="--processes")
     spec = _spec(
@@ -226,6 +244,7 @@ def failover(**options: Any) -> None:
     Everything that was acknowledged is looked for afterwards.
     """
     shared, setup = _split(options)
+    _refuse_costs(shared, "failover")
     hows = choices(setup["hows"], ("kill", "stop", "terminate"), "--how")
     whoms = choices(setup["whoms"], ("any", "controller"), "--leader")
     drivers = _installed() if setup["drivers"] is None else choices(
@@ -254,6 +273,11 @@ def _client_settings(
     return settings
 
 
+def _refuse_costs(shared: dict[str, Any], command: str) -> None:
+    if shared["costs"]:
+        raise click.UsageError(f"--costs is for loads that can be repeated; {command} has none")
+
+
 def _installed() -> list[str]:
     from importlib.util import find_spec
 
@@ -269,6 +293,7 @@ def _installed() -> list[str]:
 def footprint(**options: Any) -> None:
     """Time to ready, memory, idle CPU: with partitions, with connections, after load."""
     shared, setup = _split(options)
+    _refuse_costs(shared, "footprint")
     partitions = numbers(setup["partitions"], "--partitions")
     connections = numbers(setup["connections"], "--connections")
     spec = _spec(setup, shared["seed"])
@@ -310,9 +335,12 @@ def sweep(**options: Any) -> None:
     defaults = {"replicas": "1,2,3", "record-bytes": "10,100,1000,10000,100000"}
     text = setup["values"] or defaults.get(setup["over"], "1,10,100,1000")
     values = numbers(text, "--values")
+    of_one = setup["over"] in {"idle-partitions", "connections"}
+    loaded = min(values) if setup["over"] == "partitions" else 1 if of_one else _SWEPT_PARTITIONS
+    _check_processes(setup["processes"], loaded)
     spec = _spec(
         setup, shared["seed"], rate=setup["rate"], acks=-1 if setup["acks"] == "all" else 1,
-        partitions=3,
+        partitions=_SWEPT_PARTITIONS,
     )  # fmt: skip
 
     def work(bench: Any) -> None:

@@ -142,6 +142,32 @@ def client_set(function: F) -> F:
     )(function)  # fmt: skip
 
 
+def given(name: str) -> bool:
+    """Whether the user gave the option of this parameter, on the command line or around it."""
+    source = click.get_current_context().get_parameter_source(name)
+    return source is not None and source is not click.core.ParameterSource.DEFAULT
+
+
+def check_shared(shared: dict[str, Any]) -> None:
+    """Raises click.UsageError: an option would be passed over in silence."""
+    if shared["bootstrap"] is not None:
+        for name, option in (("brokers", "--brokers"), ("settings", "--set")):
+            if given(name):
+                raise click.UsageError(
+                    f"{option} is for brokers that are started here; --bootstrap names a cluster "
+                    "that is there"
+                )
+    if "kafka" not in shared["compare"]:
+        for name, option in (("kafka_settings", "--kafka-set"), ("kafka_heap", "--kafka-heap")):
+            if given(name):
+                raise click.UsageError(f"{option} is for --compare kafka")
+        if shared["costs"] and shared["bootstrap"] is not None:
+            raise click.UsageError(
+                "--costs looks into the processes of brokers that are started here: leave "
+                "--bootstrap out"
+            )
+
+
 def run(shared: dict[str, Any], setup: dict[str, Any], work: Callable[[Any], None]) -> None:
     """Start the targets, do ``work`` with a ``Bench``, report; errors become one line.
 
@@ -159,6 +185,7 @@ def run(shared: dict[str, Any], setup: dict[str, Any], work: Callable[[Any], Non
     from pegel_bench.targets import targets
 
     as_json = shared["as_json"]
+    check_shared(shared)
     console = Console(stderr=as_json)
     if not console.is_terminal:
         console = Console(stderr=as_json, width=PLAIN_WIDTH)

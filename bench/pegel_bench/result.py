@@ -18,6 +18,7 @@ class Row:
     Attributes:
         workload: name of the sub-command.
         case: what distinguishes this measurement within the run, such as {"acks": "all"}.
+        client: who made the load: "raw", "pegel" or "librdkafka".
         round: 1, 2, … : the alternation that it belongs to.
         figures: name → number; the unit is the end of the name.
         curve: points (percentile, milliseconds) of the latencies.
@@ -29,6 +30,7 @@ class Row:
     target: str
     workload: str
     case: dict[str, Any]
+    client: str = ""
     round: int = 1
     figures: dict[str, float] = field(default_factory=dict)
     curve: list[tuple[float, float]] = field(default_factory=list)

@@ -160,6 +160,16 @@ def test_nobody_answers_at_the_bootstrap_address() -> None:
         (["latency", "--client", "java"], "'java' is none of"),
         (["failover", "--how", "unplug"], "'unplug' is none of"),
         (["sweep", "--over", "moons"], "moons"),
+        (["latency", "--client", "librdkafka"], "none of raw, pegel"),
+        (["sweep", "--values", "1", "--processes", "2"], "need as many partitions"),
+        (["sweep", "--over", "connections", "--processes", "2"], "need as many partitions"),
+        (["throughput", "-b", "h:1", "--set", "a=1"], "--set is for brokers that are started"),
+        (["throughput", "-b", "h:1", "--brokers", "5"], "--brokers is for brokers that are"),
+        (["throughput", "--kafka-heap", "2g"], "--kafka-heap is for --compare kafka"),
+        (["throughput", "--kafka-set", "a=1"], "--kafka-set is for --compare kafka"),
+        (["throughput", "-b", "h:1", "--costs"], "leave --bootstrap out"),
+        (["failover", "--costs"], "failover has none"),
+        (["throughput", "--client", "librdkafka", "--in-flight", "1"], "max.in.flight"),
         (["consume", "--client-set", "queued.min.messages=1"], "add --client librdkafka"),
         (["consume", "--client", "librdkafka", "--client-set", "q=1"], "configuration property"),
         (["throughput", "--client", "librdkafka", "--client-set", "linger.ms=x"], "Invalid value"),
@@ -247,6 +257,9 @@ def test_two_targets_take_turns_and_the_files_hold_every_round(tmp_path: Path) -
         with (tmp_path / "a.csv").open() as file:
             lines = list(csv.DictReader(file))
         assert [line["round"] for line in lines] == ["1", "1", "2", "2"] * 2
+        told = [(x["made_by"], x["replication"], x["min_insync_replicas"]) for x in lines]
+        assert set(told) == {("raw", "1", "1")}
+        assert all("no sync" in line["durability"] for line in lines)
         page = (tmp_path / "a.html").read_text()
         assert "<svg" in page
         assert "http" not in page.replace("http://www.w3.org", "")

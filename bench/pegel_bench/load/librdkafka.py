@@ -40,7 +40,7 @@ def run(spec: LoadSpec, control: Control) -> LoadResult:
             "acks": spec.acks,
             "compression.type": spec.compression,
             "linger.ms": 5,
-            "batch.size": 1_000_000,
+            "batch.size": spec.batch_bytes,
             "queue.buffering.max.messages": 1_000_000,
             "delivery.report.only.error": True,
             "message.timeout.ms": int(spec.drain * 1000),

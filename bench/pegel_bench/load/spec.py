@@ -17,6 +17,7 @@ class LoadSpec:
     Attributes:
         kind: "produce", "consume", "end-to-end" or "probe".
         driver: "raw" (pre-encoded batches over plain sockets), "pegel", "librdkafka".
+        batch_bytes: librdkafka's batch.size; the others send ``batch_records`` at once.
         rate: requests a second at fixed times (open loop); 0 sends as soon as ``in_flight`` allows.
         in_flight: unanswered requests of one connection, for the closed loop.
         connections: connections to each leader.
@@ -35,6 +36,7 @@ class LoadSpec:
     acks: int = -1
     record_bytes: int = 100
     batch_records: int = 1
+    batch_bytes: int = 1_000_000
     compression: str = "none"
     rate: float = 0.0
     in_flight: int = 5

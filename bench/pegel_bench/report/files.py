@@ -49,13 +49,18 @@ def csv_into(report: Report, file: TextIO) -> None:
     cases = list(dict.fromkeys(key for row in report.rows for key in row.case))
     figures = list(dict.fromkeys(key for row in report.rows for key in row.figures))
     writer = csv.writer(file)
-    writer.writerow(["workload", "target", "version", "round", *cases, *figures,
+    setup = report.setup
+    same = [setup["replication"], setup["min.insync.replicas"]]
+    writer.writerow(["workload", "target", "version", "durability", "replication",
+                     "min_insync_replicas", "made_by", "round", *cases, *figures,
                      "verified", "ok", "cpu", "cores", "seed"])  # fmt: skip
     for row in report.rows:
+        target = report.targets[row.target]
         writer.writerow([
-            row.workload, row.target, report.targets[row.target]["version"], row.round,
+            row.workload, row.target, target["version"], target["durability"], *same, row.client,
+            row.round,
             *(row.case.get(c, "") for c in cases),
             *(f"{row.figures[f]:.6g}" if f in row.figures else "" for f in figures),
             row.verified, row.ok, report.environment["cpu"], report.environment["cores"],
-            report.setup["seed"],
+            setup["seed"],
         ])  # fmt: skip

@@ -95,6 +95,7 @@ def _once(
     for driver, result in zip(drivers, results, strict=True):
         case = {"how": how, "leader": whom, "client": _NAMES[driver]}
         row = to_row(result, target, case, "failover", number)
+        row.client = driver
         if failure.at:
             gap = longest_gap(result.series, failure.at, end)
             row.figures["gap_ms"] = (gap[1] - gap[0]) * 1000
