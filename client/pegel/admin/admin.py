@@ -288,7 +288,7 @@ class Admin(GroupAdmin, QuorumAdmin, ReassignmentAdmin, RecordAdmin, UserAdmin):
             )
         else:
             response = await self._cluster.ask_any(
-                request, IncrementalAlterConfigsResponse, timeout=wait
+                request, IncrementalAlterConfigsResponse, timeout=wait, patience=wait / 3
             )
         for result in response.responses:
             if result.error_code:

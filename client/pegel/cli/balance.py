@@ -249,7 +249,7 @@ def elect(
                            for r in wrong],
             })  # fmt: skip
         else:
-            click.echo(f"elected {len(elected)} leaders")
+            click.echo(f"elected {len(elected)} leader{'' if len(elected) == 1 else 's'}")
         if wrong:
             first = wrong[0]
             fail(f"{len(wrong)} elections failed; {first.topic}-{first.partition}: {first.error}")
