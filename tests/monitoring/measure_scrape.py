@@ -1,10 +1,15 @@
-"""What a scrape costs: ``python -m tests.monitoring.measure_scrape`` (alone on the machine, 4 min).
+"""What a scrape costs: ``python -m tests.monitoring.measure_scrape`` (alone on the machine; 5 min).
 
 1. How long a scrape holds the event loop: a node with 1,000 partitions in this process, whose loop
    looks at the clock all the time, in turns asked for its page and for its health.
 2. CPU of a scrape: brokers of 1,000 partitions with three replicas each, by the scheduler's own
    count of their processes; idle, and under a load that is the same with and without scrapes.
-3. Throughput of a load as fast as it goes, with and without a scrape of every node each second.
+3. A load as fast as it goes, with and without a scrape of every node each second, in many short
+   turns: records a second; and beside them the CPU of the threads that write pages, and of the
+   loops for asking them to: counted, not the difference of two large figures. As milliseconds of
+   each second it hardly depends on what else runs; as a share of all CPU of the brokers it is what
+   scraping can take from the records, and larger where others leave the brokers less
+   (``others_cpus``: how many CPUs they had).
 
 With and without take turns (A B, B A, A B, …): a machine's mood drifts. What is shown is the median
 of the pairs and the interval that holds it with 95 % (bootstrap); single pairs say nothing.
@@ -18,6 +23,7 @@ import contextlib
 import gc
 import http.client
 import json
+import os
 import random
 import statistics
 import subprocess
@@ -26,6 +32,8 @@ import tempfile
 import threading
 import time
 from collections.abc import Coroutine, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import uvloop
@@ -219,12 +227,13 @@ class Load:
             raise RuntimeError("nothing is acknowledged")
         time.sleep(2.0)
 
-    def rate(self, seconds: float) -> float:
-        """Records a second, for so long from now on."""
-        began, before = self._latest
-        time.sleep(seconds)
-        ended, after = self._latest
-        return (after - before) / (ended - began)
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def latest(self) -> tuple[float, int]:
+        """When it last told, and the records that were acknowledged by then."""
+        return self._latest
 
     def close(self) -> None:
         assert self._process.stdin is not None
@@ -313,16 +322,100 @@ def cpu_ms(cluster: LocalCluster, scraper: Scraper, rounds: int, seconds: float)
     return found
 
 
-def throughput(load: Load, scraper: Scraper, rounds: int, seconds: float) -> list[float]:
-    """Records a second with scrapes by those without, by pairs."""
-    found = []
+@dataclass(frozen=True)
+class Turn:
+    records: float
+    seconds: float
+    cpu_seconds: float  # of the brokers
+    scraping: float  # of them: seconds for pages
+    others: float  # CPUs that neither they nor this measurement used
+
+
+class PageThreads:
+    """The threads that write pages, found by what they do: of an idle node that is scraped many
+    times, the one that works, beside the first, which is the loop's."""
+
+    def __init__(self, cluster: LocalCluster, scraper: Scraper, scrapes: int = 20) -> None:
+        self._tasks: list[Path] = []
+        loops = 0.0
+        for node, connection in zip(cluster.nodes.values(), scraper.connections, strict=True):
+            before = self._of(node.pid)
+            for _ in range(scrapes):
+                scrape(connection)
+            spent = {task: ns - before.get(task, 0) for task, ns in self._of(node.pid).items()}
+            loop = Path(f"/proc/{node.pid}/task/{node.pid}")
+            loops += spent.pop(loop) / 1e9
+            self._tasks.append(max(spent, key=lambda task: spent[task]))
+        # Receiving the request and sending the answer, with what an idle loop does meanwhile.
+        self.loop_seconds = loops / scrapes / len(cluster.nodes)
+
+    @staticmethod
+    def _of(pid: int) -> dict[Path, int]:
+        tasks = Path(f"/proc/{pid}/task").iterdir()
+        return {task: int((task / "schedstat").read_text().split()[0]) for task in tasks}
+
+    def seconds(self) -> float:
+        """CPU of all of them so far."""
+        return sum(int((t / "schedstat").read_text().split()[0]) for t in self._tasks) / 1e9
+
+
+def turn(
+    cluster: LocalCluster,
+    load: Load,
+    scraper: Scraper,
+    pages: PageThreads,
+    seconds: float,
+    on: bool,
+) -> Turn:
+    """A whole number of seconds: as many scrapes of each node."""
+    pids = [node.pid for node in cluster.nodes.values()]
+    ours = [*pids, load.pid, os.getpid()]
+    with scraper.running(on):
+        began, done = load.latest()
+        cpu, own, busy = total_cpu_seconds(pids), total_cpu_seconds(ours), machine_seconds()
+        writing, asked = pages.seconds(), len(scraper.took)
+        time.sleep(seconds)
+        ended, after = load.latest()
+        cpu, own = total_cpu_seconds(pids) - cpu, total_cpu_seconds(ours) - own
+        busy = machine_seconds() - busy
+        scraping = pages.seconds() - writing + (len(scraper.took) - asked) * pages.loop_seconds
+    if after == done:
+        raise RuntimeError(f"nothing was acknowledged in {seconds:g} s")
+    return Turn(after - done, ended - began, cpu, scraping, max(0.0, busy - own) / seconds)
+
+
+def machine_seconds() -> float:
+    """CPU time that all processes of this machine have used."""
+    user, nice, system, _idle, _wait, irq, soft = map(
+        int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:8]
+    )
+    return (user + nice + system + irq + soft) / os.sysconf("SC_CLK_TCK")
+
+
+def throughput(
+    cluster: LocalCluster,
+    load: Load,
+    scraper: Scraper,
+    pages: PageThreads,
+    rounds: int,
+    seconds: float,
+) -> dict[str, Any]:
+    """Records a second with scrapes by without, by pairs, and what share of CPU scrapes have."""
+    rates, costs, shares, others = [], [], [], []
     for turns in in_turns(rounds):
-        rates = {}
-        for scraped in turns:
-            with scraper.running(scraped):
-                rates[scraped] = load.rate(seconds)
-        found.append(rates[True] / rates[False])
-    return found
+        found = {
+            scraped: turn(cluster, load, scraper, pages, seconds, scraped) for scraped in turns
+        }
+        on, off = found[True], found[False]
+        rates.append(on.records / on.seconds / (off.records / off.seconds))
+        costs.append(on.scraping / seconds * 1000)
+        shares.append(on.scraping / on.cpu_seconds)
+        others += [on.others, off.others]
+    return {
+        "records_per_second": shown(rates, 4), "ms_of_each_second": shown(costs, 1),
+        "share_of_cpu": shown(shares, 4),
+        "others_cpus": round(statistics.median(others), 2),
+    }  # fmt: skip
 
 
 def series(address: str) -> int:
@@ -349,7 +442,7 @@ def _on_uvloop(work: Coroutine[None, None, dict[str, Any]]) -> dict[str, Any]:
 
 
 def measure(rounds: int) -> dict[str, Any]:
-    found: dict[str, Any] = {"loop_held_ms": _on_uvloop(holds(rounds // 2, 2.0))}
+    found: dict[str, Any] = {"loop_held_ms": _on_uvloop(holds(rounds // 6, 2.0))}
     _tell("loop_held_ms", found)
     with LocalCluster(brokers=3) as cluster:
         asyncio.run(create(cluster.bootstrap, 3))
@@ -357,15 +450,16 @@ def measure(rounds: int) -> dict[str, Any]:
         found["series_per_node"] = series(cluster.nodes[1].http)
         with scraper.running(True):
             time.sleep(5.0)  # leaders are being elected
-        found["cpu_ms_of_a_scrape_idle"] = shown(cpu_ms(cluster, scraper, rounds, 2.0), 1)
+        found["cpu_ms_of_a_scrape_idle"] = shown(cpu_ms(cluster, scraper, rounds // 4, 2.0), 1)
         _tell("cpu_ms_of_a_scrape_idle", found)
+        pages = PageThreads(cluster, scraper)
         with loaded(cluster, batches_per_second=40):
-            found["cpu_ms_of_a_scrape_loaded"] = shown(cpu_ms(cluster, scraper, rounds, 2.5), 1)
+            loaded_ms = cpu_ms(cluster, scraper, rounds // 4, 2.0)
+            found["cpu_ms_of_a_scrape_loaded"] = shown(loaded_ms, 1)
         _tell("cpu_ms_of_a_scrape_loaded", found)
         with loaded(cluster) as load:
             scraper.took.clear()
-            ratios = throughput(load, scraper, rounds, 2.5)
-    found["throughput_with_scrapes"] = shown(ratios, 4)
+            found["with_scrapes"] = throughput(cluster, load, scraper, pages, rounds, 2.0)
     # One scrape each second: milliseconds of CPU by 1,000.
     found["share_of_a_core"] = round(found["cpu_ms_of_a_scrape_loaded"]["median"] / 1000, 4)
     found["scrape_takes_ms"] = {
@@ -383,7 +477,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=12, help="pairs of turns (default: 12)")
+    parser.add_argument(
+        "--rounds", type=int, default=32,
+        help="pairs of turns under full load; a fourth or sixth of it for the rest (default: 32)",
+    )  # fmt: skip
     for name in ("--load", "--ask", "--path"):
         parser.add_argument(name, help=argparse.SUPPRESS)
     for name in ("--rate", "--seconds"):
