@@ -5,8 +5,12 @@ from pathlib import Path
 
 import pytest
 
+import pegel
+from pegel.testing import ProxiedCluster
+from pegel.testing.network import FaultyNetwork
+from tests.monitoring.load import TOPIC
 from tests.monitoring.runbook.trial import TRIES, Trial
-from tests.monitoring.theatre import Scene, scene
+from tests.monitoring.theatre import SETTINGS, Scene, scene
 
 # A disk whose syncs take long: what a real one does to a node, made where no slow disk is at hand.
 _SLOW_SYNC = """
@@ -56,6 +60,34 @@ def _put(path: Path, text: str) -> None:
 def stage(theatre: Scene) -> Iterator[Scene]:
     yield theatre
     theatre.heal()
+    theatre.ask(_remove_topics)
+
+
+@pytest.fixture(scope="package")
+def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    """A cluster whose links can be cut."""
+    cluster = ProxiedCluster(3, settings=SETTINGS)
+    with scene(tmp_path_factory.mktemp("cut"), cluster=cluster, alertmanager=False) as made:
+        yield made
+
+
+@pytest.fixture
+def cuttable(proxied: Scene) -> Iterator[Scene]:
+    yield proxied
+    network(proxied).heal()
+    proxied.heal()
+
+
+def network(scene: Scene) -> FaultyNetwork:
+    assert isinstance(scene.cluster, ProxiedCluster)
+    return scene.cluster.network
+
+
+async def _remove_topics(client: pegel.AsyncClient) -> None:
+    """Of two replicas each: what the next try kills may be the last one of another's topic."""
+    for topic in await client.admin.list_topics():
+        if topic.name != TOPIC:
+            await client.admin.delete_topic(topic.name)
 
 
 @pytest.fixture

@@ -3,41 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-
-import pytest
 
 import pegel
 from pegel.admin.types import ConfigResourceType
-from pegel.testing import LocalCluster, ProxiedCluster
-from pegel.testing.network import FaultyNetwork
+from pegel.testing import LocalCluster
 from tests.monitoring.load import TOPIC
+from tests.monitoring.runbook.conftest import network
 from tests.monitoring.runbook.trial import SERVE, Trial, tries
-from tests.monitoring.theatre import MARKS, SETTINGS, Scene, scene, slower, watched
+from tests.monitoring.theatre import MARKS, SETTINGS, Scene, slower, watched
 
 pytestmark = MARKS
 QUORUM = "curl http://HOST:9098/v1/quorum"
-
-
-@pytest.fixture(scope="module")
-def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    """A cluster whose links can be cut."""
-    cluster = ProxiedCluster(3, settings=SETTINGS)
-    with scene(tmp_path_factory.mktemp("cut"), cluster=cluster, alertmanager=False) as made:
-        yield made
-
-
-@pytest.fixture
-def cuttable(proxied: Scene) -> Iterator[Scene]:
-    yield proxied
-    _network(proxied).heal()
-    proxied.heal()
-
-
-def _network(scene: Scene) -> FaultyNetwork:
-    assert isinstance(scene.cluster, ProxiedCluster)
-    return scene.cluster.network
 
 
 @tries("PegelNoActiveController", look={QUORUM: '"role": "precandidate"'}, do={SERVE: "ready"})
@@ -88,12 +66,12 @@ def test_no_controller_reaches_another(trial: Trial, cuttable: Scene) -> None:
     trial.on(cuttable)
     nodes = list(cuttable.cluster.nodes)
     for node in nodes:
-        _network(cuttable).separate([node], [n for n in nodes if n != node], ["controller"])
+        network(cuttable).separate([node], [n for n in nodes if n != node], ["controller"])
     trial.fires()
     for node in nodes:
         trial.names(node)
         trial.look()
-    _network(cuttable).heal()
+    network(cuttable).heal()
     trial.clears()
 
 
@@ -105,13 +83,13 @@ def test_a_broker_does_not_reach_the_controllers(trial: Trial, cuttable: Scene) 
     trial.on(cuttable)
     cut_off = cuttable.another()
     others = [n for n in cuttable.cluster.nodes if n != cut_off]
-    _network(cuttable).separate([cut_off], others, ["controller"])
+    network(cuttable).separate([cut_off], others, ["controller"])
     trial.fires()
     trial.names(cuttable.cluster.active_controller(), BROKER=cut_off)
     trial.look("grep 'fenced ")
     trial.names(cut_off)
     trial.look("grep 'no heartbeat'")
-    _network(cuttable).heal()
+    network(cuttable).heal()
     trial.clears()
 
 

@@ -62,7 +62,7 @@ def test_a_log_directory_fails(trial: Trial, stage: Scene) -> None:
         "topk(5, sum by (topic) (pegel_partition_size_bytes))": r'^{topic="big"} [1-9]\d{7}',
         "du -sh DATA_DIR/node-N/*": r"^\d+M\s.*/node-{N}/log$",
     },
-    do={RETENTION: ""},
+    do={RETENTION: "^altered topic"},
 )
 def test_a_topic_fills_the_disk(trial: Trial, tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", 256) as disk:
@@ -86,7 +86,7 @@ def test_a_topic_fills_the_disk(trial: Trial, tmp_path: Path) -> None:
         "topk(5, sum by (topic) (deriv(pegel_partition_size_bytes[1h])))":
             r'^{topic="growing"} [1-9]\d{3}',
     },
-    do={RETENTION: ""},
+    do={RETENTION: "^altered topic"},
 )  # fmt: skip
 def test_a_topic_grows_quickly(trial: Trial, tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", 256) as disk:
@@ -131,7 +131,7 @@ async def _write(client: pegel.AsyncClient, topic: str, count_bytes: int) -> Non
         "iostat -x 1 2": r"Device +r/s",
         "pegel topics configs TOPIC": r"flush.messages +50",
     },
-    do={"pegel topics alter TOPIC --unset flush.messages": ""},
+    do={"pegel topics alter TOPIC --unset flush.messages": "^altered topic"},
 )
 def test_syncs_take_long(trial: Trial, stage: Scene, slow_sync: Callable[[float], None]) -> None:
     """The pages of the host show nothing: it is the node's call that takes long, not a device."""

@@ -22,7 +22,7 @@ from tests.monitoring.theatre import Scene
 
 F = TypeVar("F", bound=Callable[..., None])
 _PLACEHOLDER = re.compile(
-    r"HOST:9098|:9092|\b(?:DATA_DIR|TOPIC|PARTITION|GROUP|FILE|BYTE|OFFSET|PID|ID|N)\b"
+    r"HOST:9098|:9092|\b(?:DATA_DIR|TOPIC|PARTITION|GROUP|FILE|LIMIT|BYTE|OFFSET|PID|ID|N)\b"
 )  # fmt: skip
 READY_SECONDS = 60.0
 # How a node is started again, as the runbook says it.
@@ -115,7 +115,7 @@ class Trial:
 
     def do(self, start: str, seconds: float = 0.0) -> None:
         """Run what **Do** says and begins so."""
-        (item,) = [i for i in self.declared.do if i.startswith(start)]
+        item = next(i for i in sorted(self.declared.do, key=len) if i.startswith(start))
         self._show(item, self.declared.do[item], seconds)
 
     # -- what is run
@@ -148,15 +148,20 @@ class Trial:
             return self._query(filled)
         if item.startswith("pegel server"):
             return self._serve(filled)
-        return self.run(filled)
+        return self._shell(filled)[1]
 
-    def run(self, command: str) -> str:
-        """What a shell prints in the node's directory, errors included."""
+    def run(self, command: str) -> None:
+        """Run something that is not in the section. Raises AssertionError where it fails."""
+        code, said = self._shell(command)
+        assert code == 0, f"{command}: {said}"
+
+    def _shell(self, command: str) -> tuple[int, str]:
+        """Exit code and what is printed in the node's directory, errors included."""
         done = subprocess.run(
             ["sh", "-c", command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             env=self._environment(), cwd=self._node.data_dir, timeout=120, check=False,
         )  # fmt: skip
-        return done.stdout
+        return done.returncode, done.stdout
 
     def run_on(self, node: int, item: str) -> str:
         """As ``run``, on that node, with its names filled in."""
