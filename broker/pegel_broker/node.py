@@ -347,12 +347,12 @@ class Node:
         """The host's boot, and whether it may be another one than at the last run."""
         disk = self.world.disk
         try:
-            boot_id = disk.read_file(BOOT_ID_PATH).decode().strip()
+            boot_id = disk.read_file(BOOT_ID_PATH).strip()
         except OSError:
             return "", True  # not Linux: an unclean end then counts as a lost page cache
         path = f"{self.config.data_dir}/{BOOT_ID_FILE}"
-        before = disk.read_file(path).decode().strip() if disk.exists(path) else boot_id
-        return boot_id, before != boot_id
+        before = disk.read_file(path).strip() if disk.exists(path) else boot_id
+        return boot_id.decode(), before != boot_id
 
     async def _or_failure(self, waiting: Coroutine[None, None, None]) -> None:
         """Wait for ``waiting``, or raise the error that this node failed with."""

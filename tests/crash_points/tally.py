@@ -32,3 +32,22 @@ class Tally:
 def require(holds: bool, what: str) -> None:
     if not holds:
         raise CrashPointError(what)
+
+
+@dataclass(slots=True)
+class Points:
+    """Which points are tried: all, or the one of that name, as it is printed for a repetition."""
+
+    only: str | None = None
+    now: str = ""  # the point that is tried
+    tried: int = 0
+
+    def wanted(self, name: str) -> bool:
+        if self.only is not None and name != self.only:
+            return False
+        self.now = name
+        self.tried += 1
+        return True
+
+
+POINTS = Points()

@@ -16,7 +16,7 @@ from pegel_controller.raft.log_view import Entry, EntryKind
 from pegel_controller.raft.ready import HardState, Membership, Snapshot
 from pegel_controller.raft.wal import Recovered, WriteAheadLog
 from pegel_controller.raft.wal_format import HEADER_SIZE, scan
-from tests.crash_points.tally import Tally, require
+from tests.crash_points.tally import POINTS, Tally, require
 from tests.support.memory_disk import MemoryDisk
 
 DIRECTORY = "/raft"
@@ -140,15 +140,17 @@ def crash_at_every_call(stride: int = 1) -> Tally:
             state, possible, stopped = _run_until(disk, operations, stop)
             if not stopped:
                 break
+            stop += stride
+            if not POINTS.wanted(f"{power} at {stop - stride}"):
+                continue
             if power != "kill":
-                disk.crash(random.Random(stop) if power == "some" else None)
+                disk.crash(random.Random(stop - stride) if power == "some" else None)
             disk.fault = None
             found = _state_of(_recover(disk)[1])
-            require(found in possible, f"after {power} at call {stop}: {found} of {possible}")
+            require(found in possible, f"after {POINTS.now}: {found} of {possible}")
             require(found.hard.term >= state.hard.term, "the term never goes back")
             tally.take("whole" if found in {possible[0], possible[-1]} else "prefix")
             _usable(disk, found)
-            stop += stride
     return tally
 
 
@@ -208,6 +210,8 @@ def torn_at_every_byte() -> Tally:
             continue
         start = len(before.files[path].data) if path in before.files else 0
         for cut in range(start, len(disk.files[path].data)):
+            if not POINTS.wanted(f"{path} cut at {cut} after {count}"):
+                continue
             torn = disk.copy()
             del torn.files[path].data[cut:]
             found = _state_of(_recover(torn)[1])
@@ -227,6 +231,8 @@ def flipped_at_every_bit(stride: int = 1) -> Tally:
         payloads, _size = scan(whole, path, last_segment=True)
         last = len(whole) - len(payloads[-1]) - HEADER_SIZE if path == segments[-1] else len(whole)
         for bit in range(0, len(whole) * 8, stride):
+            if not POINTS.wanted(f"{path} bit {bit}"):
+                continue
             damaged = disk.copy()
             damaged.files[path].data[bit // 8] ^= 1 << bit % 8
             before = bytes(damaged.files[path].data)
@@ -254,6 +260,8 @@ def snapshot_damaged(stride: int = 1) -> Tally:
     (path,) = [name for name in disk.files if name.endswith(".snapshot")]
     size = len(disk.files[path].data)
     for point in range(0, size * 9, stride):
+        if not POINTS.wanted(f"{path} at {point}"):
+            continue
         damaged = disk.copy()
         if point < size:
             del damaged.files[path].data[point:]

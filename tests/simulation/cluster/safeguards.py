@@ -170,7 +170,7 @@ _TABLE: list[tuple[str, str, str, str]] = [
         "a restarted replica knows the producers' sequences",
         "pegel_broker.log.producer_load:load_producers",
         "return ",
-        "return type(table)(), taken\n    return ",
+        "return type(table)(), good\n    return ",
     ),
     # -- who is in sync
     (
@@ -430,7 +430,7 @@ QUICK = {
     "a follower claims only what its disk has": 2,
     "a retried batch is recognised": 4,
     "a follower learns the producers' sequences": 21,
-    "a restarted replica knows the producers' sequences": 0,
+    "a restarted replica knows the producers' sequences": 4,
     "who joins the ISR has caught up": 2,
     "a refused probe, not a late one, proves a death": 1,
     "a session outlives the lease": 2,
