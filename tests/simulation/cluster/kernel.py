@@ -69,13 +69,15 @@ def running_loops_are_known() -> Iterator[None]:
         (asyncio, "get_running_loop"): _running_loop,
         (events, "get_running_loop"): _running_loop,
         (events, "_get_event_loop"): _running_loop,
+        (events, "get_event_loop"): _running_loop,
         (events, "_get_running_loop"): _running_loop_or_none,
         (asyncio, "current_task"): _current_task,
         (asyncio.tasks, "current_task"): _current_task,
     }
     with ExitStack() as patched:
         for (module, name), answer in answers.items():
-            patched.enter_context(mock.patch.object(module, name, answer))
+            if hasattr(module, name):
+                patched.enter_context(mock.patch.object(module, name, answer))
         _asyncio_is_told = False
         try:
             yield
@@ -336,11 +338,17 @@ class SimLoop(asyncio.AbstractEventLoop):
             _run_as(before)
 
 
+def _known_tasks() -> Iterable[asyncio.Task[Any]]:
+    """Of all loops. Python 3.12 renamed it."""
+    tasks: Any = asyncio.tasks
+    return tasks._scheduled_tasks if hasattr(tasks, "_scheduled_tasks") else tasks._all_tasks
+
+
 def bury(loops: Iterable[SimLoop]) -> None:
     """The end of a simulation: close what still waits, so that nothing runs when memory is
     freed."""
     waiting: dict[Any, list[asyncio.Task[Any]]] = {}
-    for task in tuple(asyncio.tasks._all_tasks):  # type: ignore[attr-defined]
+    for task in tuple(_known_tasks()):
         if not task.done():
             waiting.setdefault(task.get_loop(), []).append(task)
     for loop in loops:
