@@ -28,8 +28,8 @@ def row(target: str, number: int, rate: float, **more: object) -> Row:
 def report(*rows: Row) -> Report:
     return Report(
         command="pegel bench <test>",
-        environment={"at": "now", "cpu": "a & b", "cores": 2, "memory_gib": 1.0, "system": "s",
-                     "python": "3", "packages": {}},
+        environment={"at": "now", "cpu": "a & b", "cores": 2, "memory_gib": 1.0,
+                     "copy_gb_per_s": 9.5, "system": "s", "python": "3", "packages": {}},
         setup={"seed": 0},
         targets={name: {"version": "1"} for name in dict.fromkeys(r.target for r in rows)},
         rows=list(rows),

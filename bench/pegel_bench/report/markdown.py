@@ -21,8 +21,8 @@ def markdown(report: Report) -> str:
     e = report.environment
     parts = [
         f"`{report.command}`",
-        f"{e['at']}; {e['cpu']}, {e['cores']} cores, {e['memory_gib']} GiB, {e['system']}, "
-        f"Python {e['python']}; "
+        f"{e['at']}; {e['cpu']}, {e['cores']} cores, {e['memory_gib']} GiB (copied at "
+        f"{e['copy_gb_per_s']} GB/s), {e['system']}, Python {e['python']}; "
         + "; ".join(f"{name}: {t['version']}" for name, t in report.targets.items()) + ".",
     ]  # fmt: skip
     verdicts = judge(report)

@@ -64,7 +64,8 @@ def page(report: Report) -> str:
         "<h1>Benchmark</h1>",
         (
             f'<p class="dim">{escape(names)}<br>{escape(str(e["at"]))}, {escape(str(e["cpu"]))}, '
-            f"{e['cores']} cores, {e['memory_gib']} GiB, {escape(str(e['system']))}, "
+            f"{e['cores']} cores, {e['memory_gib']} GiB (copied at "
+            f"{e['copy_gb_per_s']} GB/s), {escape(str(e['system']))}, "
             f"Python {escape(str(e['python']))}</p>"
         ),
         f"<pre><code>{escape(report.command)}</code></pre>",
