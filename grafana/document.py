@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
+
 from pegel.exporter.declared import EXPORTER
 from pegel.metrics.clients import CLIENTS
 from pegel.metrics.declaration import HISTOGRAM, Metric
@@ -102,9 +104,28 @@ def _cost() -> list[str]:
     ]
 
 
+def _runtime() -> list[str]:
+    """What the client library tells of the process, as its collectors describe it."""
+    # Its own registry: what else this process has registered is none of a node's.
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    GCCollector(registry=registry)
+    rows = []
+    for family in registry.collect():
+        name = family.name + ("_total" if family.type == "counter" else "")
+        labels = sorted({label for sample in family.samples for label in sample.labels})
+        told = ", ".join(f"`{label}`" for label in labels)
+        rows.append(f"| `{name}` | {family.type} | {told} | {family.documentation} |")
+    return [
+        "### The process, by prometheus_client", "",
+        "The `process_` metrics are there on Linux only, `python_gc_` in CPython only.", "",
+        "| metric | type | labels | meaning |", "|---|---|---|---|", *sorted(rows), "",
+    ]  # fmt: skip
+
+
 def document() -> str:
     """The page as Markdown."""
-    lines = [_HEAD, BROKER.markdown(), "### Labels", ""]
+    lines = [_HEAD, BROKER.markdown(), *_runtime(), "### Labels", ""]
     lines += ["No label holds what a client chose but the names of topics: no client ids, no",
               "addresses, no group with a partition.", "", "| label | values | at most |",
               "|---|---|---|"]  # fmt: skip

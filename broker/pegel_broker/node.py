@@ -11,7 +11,8 @@ from functools import partial
 
 import pegel_broker.handlers  # noqa: F401 (registers every handler)
 from pegel.logs import Event
-from pegel.metrics.http import HttpCounters, HttpServer
+from pegel.metrics.http import HttpServer
+from pegel.metrics.listener import ListenerCounters
 from pegel.protocol.errors import ErrorCode
 from pegel.seams import World
 from pegel.seams.disk import Lock, LockedError
@@ -99,7 +100,7 @@ class Node:
         self.channel: ControllerChannel | None = None
         self.offline: OfflineReport | None = None
         self.vitals = Vitals(world)
-        self.http_counters = HttpCounters()
+        self.http_counters = ListenerCounters()
         self.group_lag: GroupLag | None = None
         self._http: HttpServer | None = None
         self._cleaner: Cleaner | None = None

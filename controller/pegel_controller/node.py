@@ -14,6 +14,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from random import Random
 
 from pegel.logs import Event
+from pegel.metrics.listener import ListenerCounters
 from pegel.protocol.errors import ErrorCode
 from pegel.seams import World
 from pegel_controller.control.controller import Controller, NotActiveError
@@ -156,6 +157,11 @@ class ControllerNode:
         await self.raft.close()
         await self.links.close()
         await self._server.close()
+
+    @property
+    def listener_counters(self) -> ListenerCounters:
+        """What its listener has counted; connections that it opened itself are not among them."""
+        return self._server.counters
 
     @property
     def image(self) -> MetadataImage:

@@ -17,7 +17,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as read_text
 
 import pegel
-from grafana.document import fixed, growing
+from grafana.document import document, fixed, growing
 from pegel.metrics.http import MAX_CONNECTIONS
 from pegel.testing import LocalCluster
 from pegel_broker.metrics import declared as d
@@ -123,6 +123,23 @@ def test_the_figures_are_those_of_what_was_done(cluster: LocalCluster) -> None:
     total = sum(v for k, v in phases.items() if k.startswith("Produce,"))
     taken = values(cluster, "pegel_request_duration_seconds_sum")["Produce"]
     assert total == pytest.approx(taken, rel=1e-6)
+
+
+def test_every_listener_is_counted(cluster: LocalCluster) -> None:
+    for name in (
+        "connections", "connections_opened_total", "network_receive_bytes_total",
+        "network_transmit_bytes_total",
+    ):  # fmt: skip
+        found = values(cluster, f"pegel_{name}")
+        assert set(found) == {"client", "controller", "http"}
+        assert min(found["client"], found["controller"]) > 0, name
+
+
+def test_what_the_client_library_adds_is_in_the_document(cluster: LocalCluster) -> None:
+    page = get(cluster, 1, "/metrics")
+    added = set(re.findall(r"^# TYPE ((?:process|python)_\S+)", page, re.MULTILINE))
+    assert added
+    assert added == set(re.findall(r"^\| `((?:process|python)_\w+)`", document(), re.MULTILINE))
 
 
 def test_errors_are_counted_by_their_names(cluster: LocalCluster) -> None:

@@ -65,8 +65,9 @@ class NodeCollector:
             if node.replicas is not None:
                 yield from self._logs()
             return
+        yield from _listeners(node)
         if node.listener is not None:
-            yield from _network(node.listener, node)
+            yield from _requests(node.listener, node)
         if node.replicas is not None:
             yield from self._partitions.readings(node.replicas)
             yield from self._logs()
@@ -195,20 +196,27 @@ def _merged(histograms: Sequence[Histogram]) -> Histogram:
     return merged
 
 
-def _network(listener: ClientListener, node: Node) -> Iterator[Reading]:
-    """Two listeners; the APIs that were asked for at least once, and those that matter always."""
-    client, http = listener.counters, node.http_counters
-    accounting = listener.accounting
-    yield by_label(
-        d.connections, [("client", listener.connections), ("http", http.accepted - http.closed)]
-    )
+def _listeners(node: Node) -> Iterator[Reading]:
+    """The two or three that a node of these roles has."""
+    counted = {"http": node.http_counters}
+    if node.controller is not None:
+        counted["controller"] = node.controller.listener_counters
+    if node.listener is not None:
+        counted["client"] = node.listener.counters
+    # What has ended is read first: never more of it than what was accepted.
+    ended = {name: counters.closed for name, counters in counted.items()}
+    yield by_label(d.connections, [(n, c.accepted - ended[n]) for n, c in counted.items()])
     for metric, name in (
         (d.connections_opened, "accepted"), (d.connections_closed, "closed"),
         (d.connections_refused, "refused"), (d.protocol_errors, "protocol_errors"),
         (d.received_bytes, "received_bytes"), (d.transmitted_bytes, "sent_bytes"),
     ):  # fmt: skip
-        values = [("client", getattr(client, name)), ("http", getattr(http, name))]
-        yield by_label(metric, values)
+        yield by_label(metric, [(n, getattr(c, name)) for n, c in counted.items()])
+
+
+def _requests(listener: ClientListener, node: Node) -> Iterator[Reading]:
+    """The APIs that were asked for at least once, and those that matter always."""
+    accounting = listener.accounting
     door = LoginCounters() if listener.door is None else listener.door.counters
     yield by_label(d.logins, [("successful", door.successful), ("failed", door.failed)])
     apis = [stats for stats in accounting.all() if stats.count or stats.name in _ALWAYS]

@@ -25,7 +25,7 @@ GROUP_STATES = ("Empty", "PreparingRebalance", "CompletingRebalance", "Stable", 
 DELETE_REASONS = ("retention_time", "retention_size", "log_start")
 
 LABELS = {
-    "listener": ("the listener: client or http", 2),
+    "listener": ("the listener: client, controller or http", 3),
     "api": ("Kafka's name of the API; a follower's Fetch is FetchFollower", 70),
     "error": ("Kafka's name of the error code", 140),
     "outcome": ("successful, failed", 2),

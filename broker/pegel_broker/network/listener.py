@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from dataclasses import dataclass
 
+from pegel.metrics.listener import ListenerCounters
 from pegel.seams import World
 from pegel.seams.network import Listener
 from pegel_broker.handlers.context import Broker
@@ -22,18 +22,6 @@ PARTIAL_FRAME_TIMEOUT = 30.0
 SWEEP_INTERVAL = 10.0
 # Connections beyond this are closed as they come, or take the place of one that has not logged in.
 MAX_CONNECTIONS = 10_000
-
-
-@dataclass(slots=True)
-class NetworkCounters:
-    """Totals since the start, for metrics."""
-
-    accepted: int = 0
-    closed: int = 0
-    received_bytes: int = 0
-    sent_bytes: int = 0
-    refused: int = 0
-    protocol_errors: int = 0
 
 
 class ClientListener:
@@ -59,7 +47,7 @@ class ClientListener:
         self.door = door
         self.accounting = Accounting(broker, slow_after)
         self.now = world.clock.monotonic
-        self.counters = NetworkCounters()
+        self.counters = ListenerCounters()
         self.receiving = ReceivingMemory(max_receiving_bytes)
         self._world = world
         self._max_request_bytes = max_request_bytes

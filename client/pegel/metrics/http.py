@@ -12,12 +12,12 @@ import gzip
 import json
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import NamedTuple, cast
 from urllib.parse import parse_qsl
 
 import h11
 
+from pegel.metrics.listener import ListenerCounters
 from pegel.seams import DiskQueue
 from pegel.seams.network import Listener, Network
 
@@ -52,18 +52,6 @@ class HttpRequest(NamedTuple):
 Route = Callable[[HttpRequest], Page]
 
 
-@dataclass(slots=True)
-class HttpCounters:
-    """Totals since the start."""
-
-    accepted: int = 0
-    closed: int = 0
-    refused: int = 0
-    protocol_errors: int = 0
-    received_bytes: int = 0
-    sent_bytes: int = 0
-
-
 def json_page(value: object, status: int = 200) -> Page:
     return Page(status, "application/json", json.dumps(value).encode() + b"\n")
 
@@ -84,9 +72,9 @@ class HttpServer:
         new_queue: Callable[[str], DiskQueue],
         quick: Mapping[str, Route],
         slow: Mapping[str, Route],
-        counters: HttpCounters | None = None,
+        counters: ListenerCounters | None = None,
     ) -> None:
-        self.counters = counters or HttpCounters()
+        self.counters = counters or ListenerCounters()
         self.connections: dict[_Connection, None] = {}
         self._network = network
         self._new_queue = new_queue

@@ -193,7 +193,7 @@ class RpcConnection(FrameProtocol):
         try:
             decoded = decode_frame(frame)
         except RpcError as error:
-            self._reason = f"the peer sent {error}"
+            self.on_broken(f"the peer sent {error}")
             self.abort()
             return
         if decoded.kind is Kind.REQUEST:
@@ -223,7 +223,11 @@ class RpcConnection(FrameProtocol):
                 future.set_exception(RpcError("an error without code and message"))
 
     def on_oversized(self, size: int) -> None:
-        self._reason = f"the peer announced a frame of {size} bytes"
+        self.on_broken(f"the peer announced a frame of {size} bytes")
+
+    def on_broken(self, reason: str) -> None:
+        """The peer broke the framing; the connection ends next."""
+        self._reason = reason
 
     def on_disconnected(self, exc: Exception | None) -> None:
         if not self.closed:

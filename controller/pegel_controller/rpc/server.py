@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import Protocol
 
+from pegel.metrics.listener import ListenerCounters
 from pegel.protocol.errors import ErrorCode
+from pegel.protocol.schema import Buffer
 from pegel.seams import World
 from pegel.seams.network import Listener
 from pegel_controller.metadata.wire import Wire
@@ -55,10 +57,32 @@ class RpcService(Protocol):
         ...
 
 
+class _Accepted(RpcConnection):
+    """Counts what goes through it in what its listener counts."""
+
+    def __init__(self, server: RpcServer) -> None:
+        super().__init__(server, MAX_HELLO_BYTES)
+        self._counters = server.counters
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._counters.received_bytes += nbytes
+        super().buffer_updated(nbytes)
+
+    def write(self, buffers: Sequence[Buffer]) -> None:
+        if self.transport is not None and not self.closed:
+            self._counters.sent_bytes += sum(map(len, buffers))
+        super().write(buffers)
+
+    def on_broken(self, reason: str) -> None:
+        self._counters.protocol_errors += 1
+        super().on_broken(reason)
+
+
 class RpcServer:
     """Accepts connections on ``host:port`` and serves ``service``."""
 
     def __init__(self, world: World, service: RpcService) -> None:
+        self.counters = ListenerCounters()
         self._world = world
         self._service = service
         self._listener: Listener | None = None
@@ -102,12 +126,14 @@ class RpcServer:
         connection.drop(reason)
 
     def _accept(self) -> RpcConnection:
-        connection = RpcConnection(self, MAX_HELLO_BYTES)
+        connection = _Accepted(self)
         if len(self._connections) >= MAX_CONNECTIONS:
+            self.counters.refused += 1
             _log.warning("refusing a connection: %d are open", len(self._connections))
             asyncio.get_running_loop().call_soon(connection.abort)
             connection.closed = True
         else:
+            self.counters.accepted += 1
             self._connections[connection] = None
         return connection
 
@@ -176,9 +202,11 @@ class RpcServer:
                 try:
                     self._service.on_raft_message(connection.peer_id, payload)
                 except Exception as error:  # a peer's broken message costs only its connection
+                    self.counters.protocol_errors += 1
                     _log.warning("controller %d sent nonsense: %s", connection.peer_id, error)
                     self.disconnect(connection, "nonsense")
             case _:
+                self.counters.protocol_errors += 1
                 self.disconnect(connection, "an unknown push")
 
     def on_rpc_closed(self, connection: RpcConnection, reason: str) -> None:
@@ -189,4 +217,5 @@ class RpcServer:
             _log.info("dropped a connection that never greeted: %s", reason)
 
     def _forget(self, connection: RpcConnection) -> None:
-        self._connections.pop(connection, None)
+        if self._connections.pop(connection, 0) is None:
+            self.counters.closed += 1

@@ -341,12 +341,19 @@ def test_nonsense_costs_one_connection_only(tmp_path: Path, nonsense: bytes) -> 
     async def test(cluster: Cluster) -> None:
         broker = await cluster.broker(1)
         active = await cluster.active()
+        counted = active.listener_counters
+        before = counted.accepted, counted.closed, counted.received_bytes
         reader, writer = await asyncio.open_connection(*cluster.voters[active.node_id])
         writer.write(nonsense)
         writer.write_eof()
         async with asyncio.timeout(10):
             assert await reader.read() == b""
         writer.close()
+        assert counted.accepted == before[0] + 1
+        await until(lambda: counted.closed == before[1] + 1, "its end is counted")
+        assert counted.received_bytes >= before[2] + len(nonsense)
+        assert counted.protocol_errors == 1
+        assert counted.sent_bytes > 0  # to the broker and to the other controllers
         response = await broker.channel.call("create_topics", CREATE, 10)
         assert isinstance(response, m.CreateTopicsResponse)
 
