@@ -22,7 +22,8 @@ from pegel_bench.load.spec import LoadResult
 
 # Not a round number, so that samples do not beat with timers.
 _SAMPLES_PER_SECOND = 997
-_ATTACH_SECONDS = 20.0
+# What perf and strace may take to write their files, before they are asked more firmly.
+_END_SECONDS = 10.0
 # System calls that are rarer than this for each request are left out.
 RARE = 0.05
 
@@ -105,13 +106,20 @@ def _attached(command: Sequence[str]) -> Iterator[None]:
                 yield
         finally:
             early = tracer.poll() is not None
-            if not early:
-                tracer.send_signal(signal.SIGINT)
-            tracer.wait(_ATTACH_SECONDS)
+            _end(tracer)
         if early:
             said.seek(0)
             words = said.read().decode(errors="replace").strip().splitlines()
             raise PegelError(f"{command[0]} ended at once: {words[-1] if words else 'no reason'}")
+
+
+def _end(tracer: subprocess.Popen[bytes]) -> None:
+    """Ask it to write its file. Who began with SIGINT ignored (a shell's background) needs more."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+        if tracer.poll() is None:
+            tracer.send_signal(number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                tracer.wait(_END_SECONDS)
 
 
 def _output(command: Sequence[str]) -> str:

@@ -69,15 +69,17 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 # Runs until it is interrupted, as both do, and writes its file at the end.
-_WAIT = 'trap "{at_end}exit 0" INT; while :; do /bin/sleep 0.02; done'
+def _wait(at_end: str = "", signals: str = "INT TERM") -> str:
+    return f'trap "{at_end}exit 0" {signals}; while :; do /bin/sleep 0.02; done'
 
 
 def test_each_case_is_loaded_once_under_each_program(programs: Path) -> None:
     (programs / "perf.txt").write_text(PERF)
     (programs / "strace.txt").write_text(STRACE)
+    at_end = f"/bin/cp {programs}/strace.txt $4; "
     program(programs, "perf", f'if [ "$1" = report ]; then /bin/cat {programs}/perf.txt; exit; fi\n'
-            f'echo "$@" > {programs}/asked\n' + _WAIT.format(at_end=""))  # fmt: skip
-    program(programs, "strace", _WAIT.format(at_end=f"/bin/cp {programs}/strace.txt $4; "))
+            f'echo "$@" > {programs}/asked\n' + _wait())  # fmt: skip
+    program(programs, "strace", _wait(at_end))
     loads: list[int] = []
 
     def load() -> LoadResult:
@@ -89,6 +91,17 @@ def test_each_case_is_loaded_once_under_each_program(programs: Path) -> None:
     assert (programs / "asked").read_text().split()[-2:] == ["-p", "11,12"]
     assert found.shares["runtime"] == pytest.approx(0.42)
     assert found.calls == {"futex": 10.0, "read": 4.0}  # close is too rare to tell
+
+
+def test_a_program_to_which_an_interrupt_means_nothing_is_asked_more_firmly(
+    programs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(costs, "_END_SECONDS", 0.5)
+    (programs / "strace.txt").write_text(STRACE)
+    at_end = f"/bin/cp {programs}/strace.txt $4; "
+    program(programs, "strace", "trap '' INT\n" + _wait(at_end, "TERM"))
+    found = costs.observe(lambda: LoadResult(requests=100), [11])
+    assert found.calls == {"futex": 10.0, "read": 4.0}
 
 
 def test_a_program_that_may_not_attach_says_why(programs: Path) -> None:

@@ -14,23 +14,36 @@ import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 from tests.fuzz import guided
-from tests.fuzz.campaign import FRAMES_OF_A_LIFE, Figures, run_life
+from tests.fuzz.campaign import FRAMES_OF_A_LIFE, Figures, FuzzError, run_life, shrink
 from tests.fuzz.targets import TARGETS
 
 # How often each gets its turn.
 TURNS = ("broker", "controller", "broker", "client", "broker", "http", "controller", "client")
 
 
-def again(target: str, seed: int) -> str:
-    return f"python -m tests.fuzz --target {target} --seed {seed} --lives 1"
+def again(target: str, seed: int, fed: range | None = None) -> str:
+    """The command that repeats a life, or the part of it that is enough."""
+    command = f"python -m tests.fuzz --target {target} --seed {seed} --lives 1"
+    return command if fed is None else f"{command} --frames {fed.start}-{fed.stop - 1}"
 
 
-def life(turn: tuple[str, int]) -> tuple[str, int, Figures | None, str]:
-    target, seed = turn
+def life(turn: tuple[str, int, range | None]) -> tuple[str, int, Figures | None, str]:
+    """The figures, or what failed and how to repeat the fewest frames that fail."""
+    target, seed, fed = turn
     try:
-        return target, seed, run_life(target, seed), ""
+        frames = FRAMES_OF_A_LIFE if fed is None else fed.stop
+        return target, seed, run_life(target, seed, frames, fed), ""
     except Exception as error:
-        return target, seed, None, f"{type(error).__name__}: {error}"
+        failure = error if isinstance(error, FuzzError) else FuzzError(str(error))
+        fewest = shrink(target, seed, failure) if fed is None else fed
+        text = f"{type(error).__name__}: {error}\n  {len(fewest):,} frames are enough"
+        return target, seed, None, f"{text}\n  repeat: {again(target, seed, fewest)}"
+
+
+def frames_of(text: str) -> range:
+    """``FIRST-LAST``. Raises ValueError."""
+    first, _, last = text.partition("-")
+    return range(int(first), int(last or first) + 1)
 
 
 def main() -> int:
@@ -39,6 +52,7 @@ def main() -> int:
     parser.add_argument("--lives", type=int, default=1 << 40, help="at most so many")
     parser.add_argument("--target", choices=sorted(TARGETS), default=None)
     parser.add_argument("--seed", type=int, default=0, help="the first one")
+    parser.add_argument("--frames", type=frames_of, metavar="FIRST-LAST", help="feed only these")
     parser.add_argument("--processes", type=int, default=None)
     parser.add_argument("--unguided", action="store_true", help="without Atheris")
     options = parser.parse_args()
@@ -52,12 +66,12 @@ def main() -> int:
     left = options.lives
     with ProcessPoolExecutor(options.processes) as pool:
         while left > 0 and (failed == 0) and time.perf_counter() - started < options.seconds:
-            batch = [(turn, next(seeds)) for turn in turns][:left]
+            batch = [(turn, next(seeds), options.frames) for turn in turns][:left]
             left -= len(batch)
             for target, seed, figures, error in pool.map(life, batch):
                 if figures is None:
                     failed += 1
-                    print(f"{target} {seed}: {error}\n  repeat: {again(target, seed)}", flush=True)
+                    print(f"{target} {seed}: {error}", flush=True)
                 else:
                     total.add(figures)
     seconds = time.perf_counter() - started

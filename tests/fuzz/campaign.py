@@ -8,6 +8,7 @@ import random
 import time
 import tracemalloc
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tests.fuzz.targets import TARGETS, Target
@@ -21,7 +22,14 @@ CHECK_EVERY = 500
 
 
 class FuzzError(AssertionError):
-    """The target crashed, hung, grew beyond its limit, or hid an error of its own."""
+    """The target crashed, hung, grew beyond its limit, or hid an error of its own.
+
+    ``frame``: after which frame of the life that showed, where it showed at once.
+    """
+
+    def __init__(self, text: str, frame: int | None = None) -> None:
+        super().__init__(text)
+        self.frame = frame
 
 
 @dataclass(slots=True)
@@ -76,13 +84,24 @@ class Errors(logging.Handler):
             self.seen.append(record.getMessage())
 
 
-async def live(name: str, seed: int, frames: int = FRAMES_OF_A_LIFE) -> Figures:
-    """One life. Raises FuzzError."""
+async def live(
+    name: str, seed: int, frames: int = FRAMES_OF_A_LIFE, fed: range | None = None
+) -> Figures:
+    """One life. ``fed``: all frames are drawn, and only these are given to the target.
+
+    Raises FuzzError.
+    """
     r = random.Random(f"{name} {seed}")
     figures, errors = Figures(lives=1), Errors()
     loop = asyncio.get_running_loop()
     unhandled: list[str] = []
     loop.set_exception_handler(lambda _loop, context: unhandled.append(repr(context)))
+
+    def hidden() -> str:
+        if not errors.seen and not unhandled:
+            return ""
+        return f"{len(errors.seen)} errors: {errors.seen[:3]}; {unhandled[:3]}"
+
     logger = logging.getLogger("pegel")
     level, propagate = logger.level, logger.propagate
     logger.addHandler(errors)
@@ -91,8 +110,12 @@ async def live(name: str, seed: int, frames: int = FRAMES_OF_A_LIFE) -> Figures:
     target: Target = TARGETS[name]()
     try:
         await target.start(r)
-        await _feed(target, r, frames, figures)
+        # What is drawn does not depend on how long connections live: parts of a life stay the same.
+        lengths = random.Random(f"{name} {seed} connections")
+        await _feed(target, lengths, frames, figures, fed or range(frames), hidden)
         await target.check()
+    except FuzzError:
+        raise
     except (AssertionError, TimeoutError) as error:
         raise FuzzError(f"{error!r}; {errors.seen[-3:]}; {unhandled[-3:]}") from error
     finally:
@@ -101,20 +124,30 @@ async def live(name: str, seed: int, frames: int = FRAMES_OF_A_LIFE) -> Figures:
         logger.setLevel(level)
         logger.propagate = propagate
         loop.set_exception_handler(None)
-    if errors.seen or unhandled:
-        raise FuzzError(f"{len(errors.seen)} errors: {errors.seen[:3]}; {unhandled[:3]}")
+    if hidden():
+        raise FuzzError(hidden())
     figures.by_target[name] = figures.frames
     return figures
 
 
-async def _feed(target: Target, r: random.Random, frames: int, figures: Figures) -> None:
+async def _feed(
+    target: Target,
+    lengths: random.Random,
+    frames: int,
+    figures: Figures,
+    fed: range,
+    hidden: Callable[[], str],
+) -> None:
     left = 0
     for number in range(frames):
+        if number not in fed:
+            target.draw()
+            continue
         if left == 0 or target.closed:
             figures.closed += target.closed and number > 0
             await target.connect()
             figures.connections += 1
-            left = r.randrange(1, FRAMES_OF_A_CONNECTION)
+            left = lengths.randrange(1, FRAMES_OF_A_CONNECTION)
         data = target.draw()
         left -= 1
         measured = number % MEMORY_EVERY == MEMORY_EVERY - 1
@@ -134,9 +167,30 @@ async def _feed(target: Target, r: random.Random, frames: int, figures: Figures)
             figures.longest_ms, figures.longest = took, data[:24].hex()
         figures.frames += 1
         figures.bytes += len(data)
+        if hidden():
+            raise FuzzError(hidden(), number)
         if number % CHECK_EVERY == CHECK_EVERY - 1:
             await target.check()
 
 
-def run_life(name: str, seed: int, frames: int = FRAMES_OF_A_LIFE) -> Figures:
-    return asyncio.run(live(name, seed, frames))
+def run_life(
+    name: str, seed: int, frames: int = FRAMES_OF_A_LIFE, fed: range | None = None
+) -> Figures:
+    return asyncio.run(live(name, seed, frames, fed))
+
+
+def shrink(name: str, seed: int, failure: FuzzError, frames: int = FRAMES_OF_A_LIFE) -> range:
+    """The fewest last frames, one or four times as many as tried before, that fail alone.
+
+    What was drawn may depend on what the target was told before; then all up to the failure stay.
+    """
+    end = frames if failure.frame is None else failure.frame + 1
+    size = 1
+    while size < end:
+        window = range(end - size, end)
+        try:
+            run_life(name, seed, end, window)
+        except Exception:
+            return window
+        size *= 4
+    return range(end)

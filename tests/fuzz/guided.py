@@ -16,6 +16,8 @@ import importlib.util
 import logging
 import random
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -78,18 +80,52 @@ def run(target: str, seconds: float, keep: Path | None = None) -> Guided:
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
             timeout=seconds + 300,
         )  # fmt: skip
-    statuses = [
-        (word, (int(number), int(covered), int(features)))
-        for number, word, covered, features in _STATUS.findall(done.stdout)
-    ]
-    failure = ""
-    if done.returncode:
-        lines = done.stdout.decode(errors="replace").splitlines()
-        told = [line for line in lines if re.search(r"Error|ERROR|input: ", line)]
-        failure = " | ".join(told[:3]) or f"exit code {done.returncode}: {lines[-3:]}"
+        statuses = [
+            (word, (int(number), int(covered), int(features)))
+            for number, word, covered, features in _STATUS.findall(done.stdout)
+        ]
+        failure = ""
+        if done.returncode:
+            lines = done.stdout.decode(errors="replace").splitlines()
+            told = [line for line in lines if re.search(r"Error|ERROR|input: ", line)]
+            failure = " | ".join(told[:3]) or f"exit code {done.returncode}: {lines[-3:]}"
+            failure += _kept_failure(target, found)
     begun = next((numbers for word, numbers in statuses if word == COVERED), (0, 0, 0))
     last = statuses[-1][1] if statuses else (0, 0, 0)
     return Guided(target, last[0], begun[1], last[1], last[2], failure)
+
+
+def _kept_failure(target: str, found: Path) -> str:
+    """The inputs that failed, where they stay, and the command that plays the first of them."""
+    failed = sorted(found.glob("failed-*"))
+    if not failed:
+        return ""
+    folder = Path(tempfile.mkdtemp(prefix=f"pegel-fuzz-{target}-"))
+    for file in failed:
+        shutil.copy(file, folder)
+    played = shlex.quote(str(folder / failed[0].name))
+    return f"\n  repeat: python -m tests.fuzz.guided {target} --play {played}"
+
+
+def play(target: str, files: list[Path]) -> str:
+    """Play inputs to a new target, without Atheris; what failed, or nothing."""
+    from tests.fuzz import inputs
+
+    async def work() -> str:
+        player = inputs.Player(target, INPUTS_OF_A_LIFE)
+        await player.start()
+        try:
+            for file in files:
+                await player.play(file.read_bytes())
+            await player.target.check()
+        except Exception as error:
+            return f"{type(error).__name__}: {error}"
+        finally:
+            await player.target.stop()
+            player.close()
+        return ""
+
+    return asyncio.run(work())
 
 
 def kept(target: str) -> Iterator[bytes]:
@@ -139,11 +175,16 @@ def main() -> int:
     parser.add_argument("target", choices=TARGETS)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--keep", type=Path, help="a directory for the inputs that found something")
+    parser.add_argument("--play", type=Path, nargs="+", help="play these inputs, and no others")
     parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
         seconds, found, seeds = options.worker
         worker(options.target, int(seconds), found, seeds)
+    if options.play:
+        failure = play(options.target, options.play)
+        print(failure or f"{len(options.play)} inputs played, no failure")
+        return 1 if failure else 0
     if not is_there():
         print("Atheris is not installed: pip install --group fuzz (Linux, wheels for some Pythons)")
         return 2

@@ -11,8 +11,8 @@ import pytest
 from pegel.protocol.framing import FrameProtocol
 from pegel_broker.network.connection import ClientConnection
 from tests.fuzz import frames
-from tests.fuzz.__main__ import again
-from tests.fuzz.campaign import FuzzError, run_life
+from tests.fuzz.__main__ import again, frames_of, life
+from tests.fuzz.campaign import FuzzError, run_life, shrink
 from tests.fuzz.targets import TARGETS, BrokerTarget, ControllerTarget, HttpTarget
 
 FRAMES = 1_500
@@ -74,8 +74,19 @@ def test_a_broken_handler_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
     honest = ClientConnection._handle
     monkeypatch.setattr(ClientConnection, "_handle", handle)
-    with pytest.raises(FuzzError, match="ZeroDivisionError"):
+    with pytest.raises(FuzzError, match="ZeroDivisionError") as failed:
         run_life("broker", 0, 300)
+    # It shows at the frame that did it, and the fewest frames that fail are few.
+    assert failed.value.frame is not None
+    fewest = shrink("broker", 0, failed.value)
+    assert fewest.stop == failed.value.frame + 1
+    assert len(fewest) <= 4
+    target, seed, figures, text = life(("broker", 0, fewest))
+    assert (target, seed, figures) == ("broker", 0, None)
+    assert "ZeroDivisionError" in text
+    command = text.splitlines()[-1].split("repeat: ")[1]
+    assert command == again("broker", 0, fewest)
+    assert frames_of(command.split("--frames ")[1]) == fewest
 
 
 def test_memory_without_a_limit_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

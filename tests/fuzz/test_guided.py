@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from pathlib import Path
 
 import pytest
 
@@ -68,3 +69,28 @@ def test_an_error_that_the_target_hides_is_found(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(FuzzError, match="ZeroDivisionError"):
         _play("broker", [hostile])
     assert logging.getLogger("pegel").propagate
+
+
+def test_an_input_that_failed_stays_and_one_command_plays_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, kept = tmp_path / "found", tmp_path / "kept"
+    found.mkdir()
+    kept.mkdir()
+    monkeypatch.setattr(guided.tempfile, "mkdtemp", lambda prefix: str(kept))
+    assert guided._kept_failure("broker", found) == ""
+    (found / "failed-crash-1").write_bytes(b"\0\x12\0\0\0\0\0\1\xff\xff")
+    told = guided._kept_failure("broker", found)
+    file = kept / "failed-crash-1"
+    assert told.endswith(f"python -m tests.fuzz.guided broker --play {file}")
+    assert guided.play("broker", [file]) == ""
+
+    honest = ClientConnection._handle
+
+    def broken(self: ClientConnection, frame: memoryview) -> None:
+        if frame == file.read_bytes():
+            raise ZeroDivisionError
+        honest(self, frame)
+
+    monkeypatch.setattr(ClientConnection, "_handle", broken)
+    assert "ZeroDivisionError" in guided.play("broker", [file])

@@ -21,6 +21,8 @@ from pegel_bench.chaos.load import Load
 
 HEALTHY_WITHIN = 60.0
 TWO_FAULTS = 0.2  # chance that a round has a second fault right behind the first
+# Of the command that tries one fault of such a round alone.
+ALONE_ROUNDS = 5
 # Shorter gaps are the machine's mood more than the cluster's.
 GAP_SHOWN = 0.2
 ACKNOWLEDGED_BEFORE = 5
@@ -48,13 +50,26 @@ class Options:
 
     def repeat(self, number: int) -> str:
         """The command that plays this round again."""
-        words = ["pegel", "chaos", "--seed", str(self.seed), "--only", str(number)]
+        return self._command(["--only", str(number)], self.faults)
+
+    def alone(self, one: Round) -> list[str]:
+        """Of a round with two faults: the commands that try each by itself, a few times.
+
+        Real processes take another turn each time, so that one that fails alone is told by trying.
+        """
+        names = list(dict.fromkeys(fault.name for fault in one.faults))
+        if len(names) < 2:
+            return []
+        return [self._command(["--rounds", str(ALONE_ROUNDS)], [name]) for name in names]
+
+    def _command(self, which: Sequence[str], faults: Sequence[str]) -> str:
+        words = ["pegel", "chaos", "--seed", str(self.seed), *which]
         defaults = Options()
         for name in ("brokers", "partitions", "replication", "min_insync"):
             if getattr(self, name) != getattr(defaults, name):
                 words += [f"--{name.replace('_', '-')}", str(getattr(self, name))]
-        if self.faults:
-            words += ["--faults", ",".join(self.faults)]
+        if faults:
+            words += ["--faults", ",".join(faults)]
         for option, values in (("--set", self.settings), ("--topic-config", self.topic_config)):
             for key, value in values.items():
                 words += [option, f"{key}={value}"]

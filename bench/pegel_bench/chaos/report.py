@@ -90,6 +90,7 @@ def words(outcome: Outcome) -> list[str]:
         lines += [
             f"the data is kept in {outcome.kept}",
             f"to repeat: {outcome.options.repeat(worst.number)}",
+            *(f"with one of its faults alone: {c}" for c in outcome.options.alone(worst)),
         ]
     lines.append(summary(outcome))
     return lines

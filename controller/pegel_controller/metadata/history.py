@@ -86,7 +86,8 @@ class History:
         causes.
         """
         chosen: list[Event] = []
-        skip = max(0, sequence + 1 - self.first_sequence)
+        # A stranger may ask for what is later than any number can be.
+        skip = min(max(0, sequence + 1 - self.first_sequence), len(self._events))
         last = max(sequence, self.first_sequence - 1)
         for event in islice(self._events, skip, None):
             if len(chosen) == limit:

@@ -52,6 +52,17 @@ def test_the_command_that_repeats_a_round() -> None:
     assert list(Options(only=4).numbers) == [4]
 
 
+def test_each_fault_of_a_round_with_two_can_be_tried_alone() -> None:
+    options = Options(seed=3, rounds=200, brokers=5)
+    happened = [Happening(name, name, 0.0) for name in ("kill-all", "flapping")]
+    assert options.alone(Round(1, 0.0, faults=happened[:1])) == []
+    assert options.alone(Round(1, 0.0, faults=[happened[0], happened[0]])) == []
+    assert options.alone(Round(1, 0.0, faults=happened)) == [
+        "pegel chaos --seed 3 --rounds 5 --brokers 5 --faults kill-all",
+        "pegel chaos --seed 3 --rounds 5 --brokers 5 --faults flapping",
+    ]
+
+
 def test_gaps_are_counted_from_the_fault_on_and_to_the_end() -> None:
     load = Load("nowhere:1", "t", 2, "0")
     load.acknowledged = {0: [1.0, 5.0, 5.01, 8.0], 1: [1.0, 1.01, 9.9]}

@@ -98,6 +98,16 @@ def test_the_newest_are_kept_and_a_late_reader_is_told_what_is_gone() -> None:
     assert [e.broker for e in history.after(4)[0]] == [4]
 
 
+def test_who_asks_for_what_is_later_than_any_number_can_be_gets_nothing() -> None:
+    """Found by `python -m tests.fuzz --target controller --seed 249 --lives 1 --frames 23-38`."""
+    history = History((), 1)
+    newest = 2**63 - 1
+    assert history.after(newest) == ((), newest)
+    history = _three().controller.history
+    assert history.after(newest) == ((), newest)
+    assert history.after(-(2**63), limit=1)[0] == history.events[:1]
+
+
 def test_a_snapshot_carries_the_history_on() -> None:
     h = _three()
     h.kill(2)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 import time
 from dataclasses import dataclass, field
@@ -81,8 +82,13 @@ def main() -> int:
         prog="python -m tests.simulation.raft.model", description=__doc__
     )
     parser.add_argument("--large", action="store_true", help="the larger worlds as well")
+    parser.add_argument("--world", choices=sorted(SMALL | LARGE), help="only this one")
+    options = parser.parse_args()
+    worlds = SMALL | (LARGE if options.large or options.world else {})
     failed = 0
-    for name, bounds in (SMALL | (LARGE if parser.parse_args().large else {})).items():
+    for name, bounds in worlds.items():
+        if options.world not in {None, name}:
+            continue
         started = time.perf_counter()
         result = explore(bounds)
         seconds = time.perf_counter() - started
@@ -95,6 +101,7 @@ def main() -> int:
         if result.error is not None:
             failed = 1
             print("  " + " / ".join(" ".join(map(str, action)) for action in result.trace))
+            print(f"  repeat: python -m tests.simulation.raft.model --world {shlex.quote(name)}")
     return failed
 
 

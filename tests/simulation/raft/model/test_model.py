@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.simulation.raft.model.__main__ import SMALL, explore
+from tests.simulation.raft.model.__main__ import SMALL, explore, main
 from tests.simulation.raft.model.world import Bounds
 from tests.simulation.raft.mutants import MUTANTS, take_away
 
@@ -42,3 +42,16 @@ def test_a_missing_rule_is_caught(
     result = explore(bounds, states_max=60_000)
     assert result.error is not None
     assert result.trace
+
+
+def test_a_broken_promise_is_told_with_its_trace_and_the_command_that_repeats_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "two elections"
+    take_away("two votes in a term", monkeypatch)
+    monkeypatch.setattr("sys.argv", ["model", "--world", name])
+    assert main() == 1
+    told, trace, repeat = capsys.readouterr().out.splitlines()
+    assert told.startswith(f"{name}: ")
+    assert " / " in trace
+    assert repeat == f"  repeat: python -m tests.simulation.raft.model --world '{name}'"
