@@ -5,7 +5,8 @@ Pure. In this order, each step keeping what those before it have reached:
 1. replicas leave the brokers that are to be empty;
 2. partitions whose replicas share a rack without need are spread over more;
 3. replica counts get within one of each other, by moving no more replicas than needed;
-4. bytes get within ``bytes_tolerance`` of the mean, by exchanging large for small partitions;
+4. bytes get within ``bytes_tolerance`` of the mean, or ``bytes_slack`` where that is more, by
+   exchanging large for small partitions;
 5. preferred leaders get within one of each other, as far as the replicas allow (``leaders``).
 
 Partitions with a replica on a broker that does not live are left alone but for step 1: they are
@@ -26,6 +27,8 @@ from pegel.balance.placing import Placing
 # Exchanges looked at for each broker that holds too many bytes; a plan must take seconds.
 EXCHANGES_PER_BROKER_MAX = 20
 PASSES_MAX = 20
+# A small cluster under load is never even to the byte, and nothing is gained where it is made so.
+BYTES_SLACK = 64 << 20
 
 
 def plan(
@@ -35,11 +38,13 @@ def plan(
     leaving: Collection[int] = (),
     balance: bool = True,
     bytes_tolerance: float = 0.2,
+    bytes_slack: int = BYTES_SLACK,
 ) -> Plan:
     """Moves that empty ``leaving`` brokers and, with ``balance``, even out the others.
 
     Args:
         bytes_tolerance: how far a broker's bytes may be from the mean, as a share of it.
+        bytes_slack: how far they may be from it in any case; less is not worth a copy.
 
     Raises:
         PlanError: a broker is unknown, or too few would be left.
@@ -60,7 +65,7 @@ def plan(
         moved = state.moved
         _part_racks(state)
         _even_counts(state)
-        _even_bytes(state, bytes_tolerance)
+        _even_bytes(state, bytes_tolerance, bytes_slack)
     spread_leaders(state, everywhere=balance)
     moves = [
         Move(p.partition, p.replicas, tuple(state.replicas[n]), p.size_bytes, tuple(reasons))
@@ -198,11 +203,12 @@ def _give_one(
     return False
 
 
-def _even_bytes(state: Placing, tolerance: float) -> None:
+def _even_bytes(state: Placing, tolerance: float, slack: int) -> None:
     if not state.total_size or len(state.staying) < 2:
         return
     mean = state.total_size / len(state.staying)
-    high, low = mean * (1 + tolerance), mean * (1 - tolerance)
+    off = max(mean * tolerance, slack)
+    high, low = mean + off, mean - off
     for _ in range(PASSES_MAX):
         if max(state.size.values()) <= high and min(state.size.values()) >= low:
             return

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pegel.balance.model import BrokerLoad, PartitionLoad, Plan, PlanError
-from pegel.balance.planner import plan
+from pegel.balance.planner import BYTES_SLACK, plan
 from pegel.types import TopicPartition
 
 
@@ -134,12 +134,21 @@ def test_the_reason_of_each_move_is_said() -> None:
 
 
 def test_large_partitions_are_exchanged_for_small_ones() -> None:
-    partitions = [partition(n, 1, size=100) for n in range(4)]
-    partitions += [partition(4 + n, 2, size=10) for n in range(4)]
+    partitions = [partition(n, 1, size=100 << 20) for n in range(4)]
+    partitions += [partition(4 + n, 2, size=10 << 20) for n in range(4)]
     found = plan([BrokerLoad(1), BrokerLoad(2)], partitions)
     assert [share.replicas for share in found.after.values()] == [4, 4]
     sizes = [share.size_bytes for share in found.after.values()]
     assert max(sizes) <= 1.2 * sum(sizes) / 2
+
+
+def test_bytes_are_not_copied_where_all_hold_little() -> None:
+    """A cluster under load was asked to even out a megabyte, again and again."""
+    partitions = [partition(n, 1, size=BYTES_SLACK // 4) for n in range(4)]
+    partitions += [partition(4 + n, 2, size=0) for n in range(4)]
+    brokers = [BrokerLoad(1), BrokerLoad(2)]
+    assert not any(move.before != move.after for move in plan(brokers, partitions).moves)
+    assert plan(brokers, partitions, bytes_slack=BYTES_SLACK // 4).moves
 
 
 def test_unknown_brokers_and_too_few_of_them_are_refused_with_what_would_do() -> None:
