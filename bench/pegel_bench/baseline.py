@@ -185,12 +185,7 @@ def _clients() -> Iterator[Section]:
     yield Section(
         reads,
         "records of 100 B by librdkafka from Python, and in batches by Pegel's client",
-        lambda bench, spec: consume(
-            bench,
-            replace(spec, record_bytes=100, batch_records=records_in(500_000, 100), partitions=3),
-            [_LIBRDKAFKA, "pegel"],
-            100.0,
-        ),
+        lambda bench, spec: _read_small(bench, spec, [_LIBRDKAFKA, "pegel"]),
         (
             *_goals("consume", of_librdkafka, False, {"records_per_s": 1.0}),
             Goal(
@@ -205,16 +200,19 @@ def _clients() -> Iterator[Section]:
     yield Section(
         unpaused,
         f"the same by librdkafka where a full queue pauses it for {_PAUSE_MS} ms, not for a second",
-        lambda bench, spec: consume(
-            bench,
-            replace(spec, record_bytes=100, batch_records=records_in(500_000, 100), partitions=3,
-                    client_settings={"fetch.queue.backoff.ms": _PAUSE_MS}),
+        lambda bench, spec: _read_small(
+            bench, replace(spec, client_settings={"fetch.queue.backoff.ms": _PAUSE_MS}),
             [_LIBRDKAFKA],
-            100.0,
         ),
         tuple(_goals("consume", {"row": unpaused}, False, {"records_per_s": 1.0})),
         (_LIBRDKAFKA,),
     )  # fmt: skip
+
+
+def _read_small(bench: Bench, spec: LoadSpec, drivers: Sequence[str]) -> None:
+    """100 MB of records of 100 B in batches of 500 KB, from three partitions."""
+    spec = replace(spec, record_bytes=100, batch_records=records_in(500_000, 100), partitions=3)
+    consume(bench, spec, drivers, 100.0)
 
 
 def _failover() -> Section:

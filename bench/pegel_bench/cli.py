@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from pegel.cli.options import parse_settings
 from pegel_bench.options import (
     DRIVERS,
+    F,
     check_drivers,
     choices,
     client_set,
@@ -20,7 +21,6 @@ from pegel_bench.options import (
     run,
 )
 
-F = TypeVar("F", bound=Callable[..., object])
 _SHARED = (
     "bootstrap", "compare", "brokers", "replication", "min_insync", "topic_config", "settings",
     "kafka_settings", "kafka_heap", "rounds", "seed", "as_json", "costs", "csv_file", "html_file",

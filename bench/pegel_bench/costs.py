@@ -131,10 +131,10 @@ def _output(command: Sequence[str]) -> str:
 
 def kind_of(dso: str, symbol: str) -> str:
     """One of ``KINDS``: what a sample in this function of this object was spent on."""
-    if "kernel" in dso or dso.startswith("["):
-        if not ("kernel" in dso or "guest" in dso):
-            return "runtime" if "unknown" not in dso else "libraries"  # [vdso], code of a JVM
+    if "kernel" in dso or dso.startswith("[guest"):
         return next((kind for kind, known in _KERNEL if known.search(symbol)), "other kernel")
+    if dso.startswith("["):  # [vdso], code of a JVM
+        return "libraries" if "unknown" in dso else "runtime"
     if "crc32c" in dso or "crc32" in symbol.lower():
         return "checksums"
     if "memset" in symbol:

@@ -175,6 +175,28 @@ class Replicas:
             r.BrokerUnfencedRecord(node_id, member.epoch),
         ]
 
+    # -- a story that several begin with
+
+    async def begin_to_cut(self) -> Member:
+        """Replica 3 has a record of leader 2 that leader 1 lacks, and its disk hangs as it cuts it.
+
+        Of three brokers, and a topic that is made here; ``queues.named("log-write").release()``
+        lets the truncation go on.
+        """
+        self.create(1, 2, 3)
+        self.tell()
+        three = self.members[3]
+        await self.produce(1, b"common")
+        self.elect(2)
+        self.tell(2, 3)
+        await self.produce(2, b"not on 1", acks=1)
+        await until(lambda: three.log.stable_offset == 2)
+        three.queues.named("log-write").hold()
+        self.elect(1)
+        self.tell(1, 3)
+        await until(lambda: three.log.truncation is not None)
+        return three
+
     # -- processes
 
     async def start(self, member: Member) -> None:

@@ -9,7 +9,12 @@ from pegel_controller.config import BROKER_CONFIGS, broker_value, topic_value
 from pegel_controller.control import reassignment
 from pegel_controller.control.configs import MIN_ISR, UNCLEAN
 from pegel_controller.control.handover import Handovers
-from pegel_controller.control.partitions import change_to, needed_in_sync, next_partition
+from pegel_controller.control.partitions import (
+    DETAIL_LENGTH_MAX,
+    change_to,
+    needed_in_sync,
+    next_partition,
+)
 from pegel_controller.control.recovery import Recoveries
 from pegel_controller.control.tip import Tip
 from pegel_controller.metadata.image import NO_LEADER, MetadataImage, PartitionState
@@ -21,8 +26,6 @@ from pegel_controller.metadata.records import (
 )
 from pegel_controller.rpc import messages as m
 
-# Characters of what a leader says of the cause of a change; it is kept in the history.
-DETAIL_LENGTH_MAX = 200
 # Characters of what a broker says of a replica that failed: a path, a position, what is wrong.
 FAILURE_LENGTH_MAX = 500
 

@@ -11,6 +11,9 @@ from uuid import UUID
 from pegel_controller.metadata.image import NO_LEADER, PartitionState
 from pegel_controller.metadata.records import PartitionChangeRecord
 
+# Characters of what is said of the cause of a change; it is kept in the history.
+DETAIL_LENGTH_MAX = 200
+
 Eligible = Callable[[int], bool]
 
 

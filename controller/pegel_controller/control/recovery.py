@@ -21,7 +21,7 @@ leads and no log changes. A new active controller asks again, and waits anew.
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from pegel_controller.control.partitions import next_partition
+from pegel_controller.control.partitions import DETAIL_LENGTH_MAX, next_partition
 from pegel_controller.control.tip import PartitionKey, Tip
 from pegel_controller.metadata.image import PartitionState
 from pegel_controller.metadata.records import PartitionChangeRecord, Record
@@ -29,8 +29,6 @@ from pegel_controller.rpc.recovery_messages import ReportLogEndsRequest, Wanted
 
 # In one heartbeat's response; the next one asks for more.
 ENDS_PER_HEARTBEAT_MAX = 1_000
-# Characters of what an election says of the ends that it compared.
-DETAIL_LENGTH_MAX = 200
 
 End = tuple[int, int]  # leader epoch of the last record, log end offset: the larger, the better
 

@@ -367,18 +367,8 @@ def test_a_leader_that_comes_during_a_truncation_is_told_nothing_before_its_end(
 
     async def main() -> None:
         async with Replicas(3) as replicas:
-            replicas.create(1, 2, 3)
-            replicas.tell()
-            two, three = replicas.members[2], replicas.members[3]
-            await replicas.produce(1, b"common")
-            replicas.elect(2)
-            replicas.tell(2, 3)
-            await replicas.produce(2, b"not on 1", acks=1)
-            await until(lambda: three.log.stable_offset == 2)
-            three.queues.named("log-write").hold()
-            replicas.elect(1)
-            replicas.tell(1, 3)
-            await until(lambda: three.log.truncation is not None)
+            three = await replicas.begin_to_cut()
+            two = replicas.members[2]
             replicas.elect(2, (2, 3))
             replicas.tell(2, 3)
             await turns()
@@ -397,18 +387,8 @@ def test_a_follower_elected_during_a_truncation_leads_what_is_left() -> None:
 
     async def main() -> None:
         async with Replicas(3) as replicas:
-            replicas.create(1, 2, 3)
-            replicas.tell()
-            two, three = replicas.members[2], replicas.members[3]
-            await replicas.produce(1, b"common")
-            replicas.elect(2)
-            replicas.tell(2, 3)
-            await replicas.produce(2, b"not on 1", acks=1)
-            await until(lambda: three.log.stable_offset == 2)
-            three.queues.named("log-write").hold()
-            replicas.elect(1)
-            replicas.tell(1, 3)
-            await until(lambda: three.log.truncation is not None)
+            three = await replicas.begin_to_cut()
+            two = replicas.members[2]
             replicas.elect(3, (3,))
             replicas.tell(3)
             readable = three.high_watermark

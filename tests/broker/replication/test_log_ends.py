@@ -113,18 +113,7 @@ def test_a_log_that_still_writes_is_asked_again() -> None:
 def test_a_log_that_is_being_cut_is_asked_again() -> None:
     async def main() -> None:
         async with Replicas(3) as replicas:
-            replicas.create(1, 2, 3)
-            replicas.tell()
-            three = replicas.members[3]
-            await replicas.produce(1, b"common")
-            replicas.elect(2)
-            replicas.tell(2, 3)
-            await replicas.produce(2, b"not on 1", acks=1)
-            await until(lambda: three.log.stable_offset == 2)
-            three.queues.named("log-write").hold()
-            replicas.elect(1)
-            replicas.tell(1, 3)
-            await until(lambda: three.log.truncation is not None)
+            three = await replicas.begin_to_cut()
             replicas.elect(-1, ())
             replicas.tell()
             assert _ends(replicas, 3, 3) == ()
